@@ -1,0 +1,70 @@
+# Copyright: (c) 2026, sidecar.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Plain values: copies without Ansible's string subclasses, durations, and JSON merge patches."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+
+
+def plain(value: Any) -> Any:
+    """Deep copy made of dict, list, str, int, float, bool and None only.
+
+    Inventory values are subclasses of these (tagged strings), which YAML emitters refuse.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return "".join(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, dict):
+        return {plain(key): plain(item) for key, item in value.items()}
+    return [plain(item) for item in value]
+
+
+def seconds(value: Any) -> float:
+    """Seconds of a duration: a number (seconds) or text such as ``250ms``, ``2s``, ``1m``, ``1h``.
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+        return float(value)
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(value)
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def duration(value: Any) -> str:
+    """The same duration as Envoy writes it: seconds with up to nine decimals and an ``s``, such as ``0.25s``."""
+    text = f"{seconds(value):.9f}".rstrip("0").rstrip(".")
+    return f"{text}s"
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """``target`` with a JSON merge patch applied (RFC 7396): dicts merge, null removes, all else replaces.
+
+    Neither argument is changed; the result shares unchanged parts with ``target``.
+    """
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge_patch(merged.get(key), value)
+    return merged
+
+
+def present(values: dict[str, Any]) -> dict[str, Any]:
+    """The entries whose value is not None and not an empty container."""
+    return {key: value for key, value in values.items() if value is not None and value != {} and value != []}
