@@ -1,0 +1,29 @@
+# Copyright: (c) 2026, sidecar.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filter envoy_bootstrap; its documentation is envoy_bootstrap.yml."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import bootstrap
+from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError
+from ansible_collections.sidecar.mesh.plugins.module_utils.selection import SelectionError, select
+
+
+def envoy_bootstrap(model: Any, proxy: str | None = None) -> dict[str, Any]:
+    """See envoy_bootstrap.yml."""
+    try:
+        return bootstrap(select(model, proxy))
+    except (ModelError, SelectionError) as exc:
+        raise AnsibleFilterError(str(exc)) from exc
+
+
+class FilterModule:
+    """Ansible's entry point."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"envoy_bootstrap": envoy_bootstrap}

@@ -1,0 +1,54 @@
+# Copyright: (c) 2026, sidecar.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""YAML as Envoy reads it: one canonical text for the same data, and no string it would take for something else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+import yaml
+
+YAMLError = yaml.YAMLError
+_BASE: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _EnvoyDumper(_BASE):  # type: ignore[misc]
+    """Quotes text that yaml-cpp, Envoy's parser, reads as a boolean or a number although PyYAML does not."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: Any, data: str) -> Any:
+    """Text of several lines as a block, the rest as it comes."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
+
+
+_EnvoyDumper.add_representer(str, _text)
+_EnvoyDumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))
+_EnvoyDumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|inf(?:inity)?|nan)$", re.IGNORECASE),
+    list("-+.0123456789iInN"),
+)
+
+
+def dump(data: Any) -> str:
+    """Block-style YAML with sorted keys."""
+    text: str = yaml.dump(data, Dumper=_EnvoyDumper, default_flow_style=False, allow_unicode=True, width=4096)
+    return text
+
+
+def load(text: str) -> Any:
+    """Data of YAML or JSON text."""
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def content_hash(data: Any) -> str:
+    """Short hash of data, the same for the same data whatever the order of its keys."""
+    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
