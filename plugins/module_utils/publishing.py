@@ -1,0 +1,86 @@
+# Copyright: (c) 2026, sidecar.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The order in which a running mesh takes a new configuration without losing a request.
+
+A proxy's folder goes from old to new in six steps; at every step all proxies finish before the next begins:
+
+1. clusters that are new
+2. listeners that are new, with their routes
+3. clusters that changed, endpoints and certificates
+4. routes and listeners that changed
+5. listeners that are gone
+6. clusters and files that are gone
+
+So a request never meets a route without its cluster, nor a caller a port that nobody listens on yet.
+Source: Envoy docs, "xDS protocol", eventual consistency considerations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml
+from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import BOOTSTRAP_FILE, CLUSTERS_FILE, LISTENERS_FILE
+from ansible_collections.sidecar.mesh.plugins.module_utils.files import response
+
+Files = dict[str, str]
+Records = dict[str, list[str]]
+
+
+def steps(old: Files, new: Files) -> list[Files]:
+    """The folder's whole content after each step; the last one is ``new``.
+
+    The bootstrap is read at start only and changes with the first step.
+    """
+    if old == new:
+        return []
+    clusters_old, clusters_new = _resources(old, CLUSTERS_FILE), _resources(new, CLUSTERS_FILE)
+    listeners_old, listeners_new = _resources(old, LISTENERS_FILE), _resources(new, LISTENERS_FILE)
+    known = {name: text for name, text in old.items() if _is_routes(name)}
+    kept = {name: text for name, text in {**new, **old}.items() if not _is_routes(name)}
+    fresh = {name: text for name, text in new.items() if not _is_routes(name)}
+    every_routes = {name: text for name, text in new.items() if _is_routes(name)}
+
+    first = _xds({**clusters_new, **clusters_old}, listeners_old)
+    second = _xds({**clusters_new, **clusters_old}, {**listeners_new, **listeners_old})
+    third = _xds({**clusters_old, **clusters_new}, {**listeners_new, **listeners_old})
+    fourth = _xds({**clusters_old, **clusters_new}, {**listeners_old, **listeners_new})
+    fifth = _xds({**clusters_old, **clusters_new}, listeners_new)
+    start = {BOOTSTRAP_FILE: new[BOOTSTRAP_FILE]}
+    return [
+        {**kept, **known, **first, **start},
+        {**kept, **every_routes, **known, **second, **start},
+        {**kept, **fresh, **every_routes, **known, **third, **start},
+        {**kept, **fresh, **known, **every_routes, **fourth, **start},
+        {**kept, **fresh, **known, **every_routes, **fifth, **start},
+        dict(new),
+    ]
+
+
+def zone_steps(old: Records, new: Records) -> tuple[Records, Records]:
+    """DNS records before and while proxies change over: nothing that was there is missing yet.
+
+    Before: the names nobody has asked for. While: every name as it will be, and those that go, as they were.
+    """
+    return {**new, **old}, {**old, **new}
+
+
+def _is_routes(name: str) -> bool:
+    return name.startswith("rds.")
+
+
+def _resources(files: Files, name: str) -> dict[str, Any]:
+    """``{resource name: resource}`` of a discovery file; nothing where there is none or it cannot be read."""
+    try:
+        data = envoy_yaml.load(files.get(name, "")) or {}
+        return {item["name"]: item for item in data.get("resources", [])}
+    except (ValueError, TypeError, KeyError, AttributeError, envoy_yaml.YAMLError):
+        return {}
+
+
+def _xds(clusters: dict[str, Any], listeners: dict[str, Any]) -> Files:
+    return {
+        CLUSTERS_FILE: response(list(clusters.values())),
+        LISTENERS_FILE: response(list(listeners.values())),
+    }

@@ -1,0 +1,400 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, sidecar.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: local_publish
+short_description: Publish Envoy configurations and DNS records to a mesh that serves
+version_added: 0.1.0
+description:
+  - Writes the config folders of proxies and the records of the mesh's DNS server, each file by an atomic rename.
+  - Proxies that run take a change in steps, so that no request meets a route without its cluster or a port nobody listens on yet.
+    After each step every proxy concerned must have accepted its files before the next step begins.
+  - When an Envoy refuses a file, the former configuration is put back in the same way, and the module fails with Envoy's reason.
+options:
+  stage:
+    description:
+      - V(new) writes the folders of proxies that do not run, and adds DNS names nobody had before.
+      - V(running) brings proxies that run and all DNS records to what is given.
+      - V(removed) deletes the folders of proxies that are not given.
+    type: str
+    choices: [new, running, removed]
+    required: true
+  proxies:
+    description: Every proxy of the mesh, as filter P(sidecar.mesh.mesh_files#filter) lists them.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the proxy.
+        type: str
+        required: true
+      folder:
+        description: Its config folder.
+        type: path
+        required: true
+      admin:
+        description: Address and port of its admin interface.
+        type: str
+        required: true
+      files:
+        description: Text of every file by its name.
+        type: dict
+        required: true
+      workload:
+        description: Service or front proxy it belongs to; not used here.
+        type: str
+      kind:
+        description: V(sidecar) or V(front); not used here.
+        type: str
+  root:
+    description: Folder that holds the config folders.
+    type: path
+    required: true
+  zone_file:
+    description: File with the records of the mesh's DNS server.
+    type: path
+    required: true
+  zone:
+    description: Content of the file; C(records) maps names to lists of addresses.
+    type: dict
+    required: true
+  retired:
+    description: Addresses that no proxy may use any more before the module returns, with O(stage=running).
+    type: list
+    elements: str
+    default: []
+  timeout:
+    description: Seconds in which proxies must have accepted one step, and stopped using retired addresses.
+    type: int
+    default: 60
+author:
+  - sidecar.mesh contributors (@sidecar-mesh)
+attributes:
+  check_mode:
+    description: Reports what would change, without a change.
+    support: full
+  diff_mode:
+    description: Shows every file that changes.
+    support: full
+extends_documentation_fragment: []
+seealso:
+  - plugin: sidecar.mesh.mesh_files
+    plugin_type: filter
+  - module: sidecar.mesh.envoy_validate
+"""
+
+EXAMPLES = r"""
+- name: Publish a change to the proxies that run
+  sidecar.mesh.local_publish:
+    stage: running
+    proxies: "{{ model | sidecar.mesh.mesh_files }}"
+    root: /home/me/.local/state/sidecar-mesh/demo/proxies
+    zone_file: /home/me/.local/state/sidecar-mesh/demo/zone.json
+    zone:
+      ttl: 1
+      domain: cluster.local
+      records:
+        service-a.default.svc.cluster.local: [127.10.20.1, 127.10.20.2]
+"""
+
+RETURN = r"""
+published:
+  description: Files that changed, by proxy.
+  type: dict
+  returned: always
+  sample:
+    front-1: [rds.front_8080.yaml]
+restart:
+  description: Running proxies whose bootstrap changed; they read it when they start again.
+  type: list
+  elements: str
+  returned: always
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+try:
+    from ansible_collections.sidecar.mesh.plugins.module_utils import admin as envoy_admin
+    from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import BOOTSTRAP_FILE
+    from ansible_collections.sidecar.mesh.plugins.module_utils.publishing import steps, zone_steps
+except ImportError as exc:
+    if exc.name != "yaml":
+        raise
+    HAS_YAML = False
+else:
+    HAS_YAML = True
+
+Proxy = dict[str, Any]
+POLL_SECONDS = 0.02
+
+
+class Refused(Exception):
+    """Envoys did not take a step; the text has a line for each of them."""
+
+
+def read_folder(folder: str) -> dict[str, str]:
+    """The files of a config folder; empty where there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        return {name: read(os.path.join(folder, name)) for name in os.listdir(folder) if not name.startswith(".")}
+    return {}
+
+
+def read(path: str) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        with open(path, encoding="utf-8") as stream:
+            return stream.read()
+    return ""
+
+
+def write(path: str, text: str) -> None:
+    """Replaces a file in one rename, which is what Envoy and the DNS server wait for."""
+    folder, name = os.path.split(path)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    os.rename(temporary, path)
+
+
+def write_folder(folder: str, old: dict[str, str], new: dict[str, str]) -> None:
+    """Files first that others refer to; deletions last."""
+    for name in sorted(new, key=lambda name: (name.startswith(("lds.", "cds.")), name)):
+        if old.get(name) != new[name]:
+            write(os.path.join(folder, name), new[name])
+    for name in old.keys() - new.keys():
+        os.unlink(os.path.join(folder, name))
+
+
+def await_step(proxy: Proxy, before: dict[str, str], now: dict[str, str], counts: dict[str, int], timeout: float) -> str:
+    """Waits until one proxy runs what its folder holds; text that says why when it does not."""
+    versions = envoy_admin.file_versions(now)
+    changed = [name for name in versions if before.get(name) != now[name]]
+    deadline = time.monotonic() + timeout
+    late: list[str] = changed
+    while time.monotonic() < deadline:
+        try:
+            stats = envoy_admin.subscription_stats(proxy["admin"])
+        except envoy_admin.Unreachable:
+            return f"{proxy['name']}: stopped answering on {proxy['admin']} while it took {', '.join(changed)}"
+        late = envoy_admin.pending(stats, versions)
+        refused = [name for name in late if envoy_admin.refusals(stats, name) > counts.get(name, 0)]
+        if refused:
+            reasons = envoy_admin.refusal_reasons(proxy["admin"]) or ["see its log"]
+            return f"{proxy['name']}: Envoy refused {', '.join(refused)}: {'; '.join(reasons)}"
+        if not late:
+            return ""
+        time.sleep(POLL_SECONDS)
+    return f"{proxy['name']}: {', '.join(late)} not active after {timeout:g} s"
+
+
+def take_step(proxy: Proxy, before: dict[str, str], now: dict[str, str], timeout: float) -> str:
+    """Writes one step of one proxy and waits for it; empty text when all is well."""
+    try:
+        stats = envoy_admin.subscription_stats(proxy["admin"])
+    except envoy_admin.Unreachable:
+        stats = {}
+    counts = {name: envoy_admin.refusals(stats, name) for name in now}
+    write_folder(proxy["folder"], before, now)
+    return await_step(proxy, before, now, counts, timeout) if stats else ""
+
+
+def publish(pool: ThreadPoolExecutor, plans: list[tuple[Proxy, list[dict[str, str]]]], timeout: float) -> None:
+    """Takes all proxies through their steps together. ``plans``: each proxy with its folder's states, first to last.
+
+    Raises Refused.
+    """
+    for number in range(1, max((len(states) for _, states in plans), default=1)):
+        moving = [(proxy, states[number - 1], states[number]) for proxy, states in plans if len(states) > number]
+        moving = [move for move in moving if move[1] != move[2]]
+        answers = list(pool.map(lambda move: take_step(*move, timeout), moving))
+        if any(answers):
+            raise Refused("\n".join(answer for answer in answers if answer))
+
+
+def put_back(pool: ThreadPoolExecutor, old: dict[str, dict[str, str]], proxies: list[Proxy], timeout: float) -> None:
+    """The former files again, in the same careful order; whatever refuses them is left with what it has."""
+    plans = [(proxy, [now, *steps(now, old[proxy["name"]])]) for proxy in proxies for now in [read_folder(proxy["folder"])]]
+    with contextlib.suppress(Refused):
+        publish(pool, plans, timeout)
+    for proxy in proxies:
+        write_folder(proxy["folder"], read_folder(proxy["folder"]), old[proxy["name"]])
+
+
+def await_retired(pool: ThreadPoolExecutor, proxies: list[Proxy], addresses: set[str], timeout: float) -> list[str]:
+    """Waits until no proxy uses one of the addresses; the proxies that still do."""
+
+    def uses(proxy: Proxy) -> bool:
+        try:
+            hosts = envoy_admin.cluster_hosts(proxy["admin"])
+        except envoy_admin.Unreachable:
+            return False
+        return any(host.rpartition(":")[0] in addresses for used in hosts.values() for host in used)
+
+    deadline = time.monotonic() + timeout
+    users = [proxy for proxy in proxies if addresses]
+    while users and time.monotonic() < deadline:
+        users = [proxy for proxy, used in zip(users, list(pool.map(uses, users))) if used]
+        time.sleep(POLL_SECONDS * 5 if users else 0)
+    return [proxy["name"] for proxy in users]
+
+
+def zone_text(zone: dict[str, Any], records: dict[str, Any]) -> str:
+    return json.dumps({**zone, "records": records}, indent=1, sort_keys=True) + "\n"
+
+
+def zone_records(text: str) -> dict[str, Any]:
+    with contextlib.suppress(ValueError, AttributeError):
+        return dict(json.loads(text).get("records", {}))
+    return {}
+
+
+def file_diff(path: str, before: str, after: str) -> dict[str, str]:
+    return {"before_header": path, "after_header": path, "before": before, "after": after}
+
+
+def diffs(changes: list[tuple[Proxy, dict[str, str], dict[str, str]]]) -> list[dict[str, str]]:
+    """One entry a changed file, whole files before and after."""
+    return [
+        file_diff(os.path.join(proxy["folder"], name), old.get(name, ""), new.get(name, ""))
+        for proxy, old, new in changes
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+
+
+def run_new(module: AnsibleModule, proxies: list[Proxy], running: set[str]) -> dict[str, Any]:
+    """Folders of proxies that do not run, and names nobody had."""
+    params = module.params
+    changes = [(proxy, read_folder(proxy["folder"]), proxy["files"]) for proxy in proxies if proxy["name"] not in running]
+    changes = [change for change in changes if change[1] != change[2]]
+    zone_before = read(params["zone_file"])
+    early = zone_steps(zone_records(zone_before), params["zone"]["records"])[0]
+    zone_after = zone_text(params["zone"], early)
+    if not module.check_mode:
+        for proxy, old, new in changes:
+            write_folder(proxy["folder"], old, new)
+        if zone_before != zone_after:
+            write(params["zone_file"], zone_after)
+    return report(module, changes, zone_before, zone_after)
+
+
+def run_running(module: AnsibleModule, pool: ThreadPoolExecutor, proxies: list[Proxy], running: set[str]) -> dict[str, Any]:
+    """Everything to what is given, in order."""
+    params = module.params
+    live = [proxy for proxy in proxies if proxy["name"] in running]
+    changes = [(proxy, read_folder(proxy["folder"]), proxy["files"]) for proxy in live]
+    changes = [change for change in changes if change[1] != change[2]]
+    zone_before = read(params["zone_file"])
+    zone_after = zone_text(params["zone"], params["zone"]["records"])
+    result = report(module, changes, zone_before, zone_after)
+    result["restart"] = [proxy["name"] for proxy, old, new in changes if old.get(BOOTSTRAP_FILE) != new[BOOTSTRAP_FILE]]
+    if not module.check_mode:
+        transition(module, pool, changes, zone_before, zone_after)
+        stuck = await_retired(pool, live, set(params["retired"]), params["timeout"])
+        if stuck:
+            module.fail_json(msg=f"Still using {', '.join(params['retired'])} after {params['timeout']} s: {', '.join(stuck)}", **result)
+    return result
+
+
+def transition(
+    module: AnsibleModule,
+    pool: ThreadPoolExecutor,
+    changes: list[tuple[Proxy, dict[str, str], dict[str, str]]],
+    zone_before: str,
+    zone_after: str,
+) -> None:
+    params = module.params
+    during = zone_text(params["zone"], zone_steps(zone_records(zone_before), params["zone"]["records"])[1])
+    if zone_before != during:
+        write(params["zone_file"], during)
+    try:
+        publish(pool, [(proxy, [old, *steps(old, new)]) for proxy, old, new in changes], params["timeout"])
+    except Refused as exc:
+        put_back(pool, {proxy["name"]: old for proxy, old, new in changes}, [proxy for proxy, old, new in changes], params["timeout"])
+        if zone_before != during:
+            write(params["zone_file"], zone_before)
+        module.fail_json(msg=f"The former configuration serves on, because Envoy did not take the new one:\n{exc}")
+    if during != zone_after:
+        write(params["zone_file"], zone_after)
+
+
+def run_removed(module: AnsibleModule, proxies: list[Proxy]) -> dict[str, Any]:
+    """Deletes the folders nobody has any more."""
+    root = module.params["root"]
+    kept = {os.path.basename(proxy["folder"]) for proxy in proxies}
+    gone = sorted(set(os.listdir(root)) - kept) if os.path.isdir(root) else []
+    for name in gone if not module.check_mode else []:
+        shutil.rmtree(os.path.join(root, name))
+    return {"changed": bool(gone), "published": {name: ["removed"] for name in gone}, "restart": []}
+
+
+def report(
+    module: AnsibleModule, changes: list[tuple[Proxy, dict[str, str], dict[str, str]]], zone_before: str, zone_after: str
+) -> dict[str, Any]:
+    published = {
+        proxy["name"]: sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+        for proxy, old, new in changes
+    }
+    result: dict[str, Any] = {"changed": bool(changes) or zone_before != zone_after, "published": published, "restart": []}
+    if module._diff:
+        zone = [file_diff(module.params["zone_file"], zone_before, zone_after)] if zone_before != zone_after else []
+        result["diff"] = [*diffs(changes), *zone]
+    return result
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "stage": {"type": "str", "choices": ["new", "running", "removed"], "required": True},
+            "proxies": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "folder": {"type": "path", "required": True},
+                    "admin": {"type": "str", "required": True},
+                    "files": {"type": "dict", "required": True},
+                    "workload": {"type": "str"},
+                    "kind": {"type": "str"},
+                },
+            },
+            "root": {"type": "path", "required": True},
+            "zone_file": {"type": "path", "required": True},
+            "zone": {"type": "dict", "required": True},
+            "retired": {"type": "list", "elements": "str", "default": []},
+            "timeout": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    if not HAS_YAML:
+        module.fail_json(msg=missing_required_lib("PyYAML"))
+    proxies = module.params["proxies"]
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        alive = pool.map(lambda proxy: envoy_admin.runs(proxy["admin"]), proxies)
+        running = {proxy["name"] for proxy, answers in zip(proxies, list(alive)) if answers}
+        if module.params["stage"] == "new":
+            result = run_new(module, proxies, running)
+        elif module.params["stage"] == "running":
+            result = run_running(module, pool, proxies, running)
+        else:
+            result = run_removed(module, proxies)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
