@@ -8,22 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import bootstrap
-from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError
-from ansible_collections.sidecar.mesh.plugins.module_utils.selection import SelectionError, select
+from ansible_collections.sidecar.mesh.plugins.module_utils.selection import select
+from ansible_collections.sidecar.mesh.plugins.plugin_utils.filters import translated
 
 
 def envoy_bootstrap(model: Any, proxy: str | None = None) -> dict[str, Any]:
-    """See envoy_bootstrap.yml."""
-    try:
-        return bootstrap(select(model, proxy))
-    except (ModelError, SelectionError) as exc:
-        raise AnsibleFilterError(str(exc)) from exc
+    """Envoy bootstrap of one proxy."""
+    return bootstrap(select(model, proxy))
 
 
 class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"envoy_bootstrap": envoy_bootstrap}
+        return {"envoy_bootstrap": translated(envoy_bootstrap)}

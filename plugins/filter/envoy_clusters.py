@@ -8,22 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
 from ansible_collections.sidecar.mesh.plugins.module_utils.clusters import clusters
-from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError
-from ansible_collections.sidecar.mesh.plugins.module_utils.selection import SelectionError, callers_view, select
+from ansible_collections.sidecar.mesh.plugins.module_utils.selection import callers_view, select
+from ansible_collections.sidecar.mesh.plugins.plugin_utils.filters import translated
 
 
 def envoy_clusters(model: Any, proxy: str | None = None) -> list[dict[str, Any]]:
-    """See envoy_clusters.yml."""
-    try:
-        return clusters(callers_view(model) if proxy is None else select(model, proxy))
-    except (ModelError, SelectionError) as exc:
-        raise AnsibleFilterError(str(exc)) from exc
+    """Envoy clusters of one proxy, or of every service as a caller has them."""
+    return clusters(callers_view(model) if proxy is None else select(model, proxy))
 
 
 class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"envoy_clusters": envoy_clusters}
+        return {"envoy_clusters": translated(envoy_clusters)}

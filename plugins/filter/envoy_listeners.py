@@ -8,22 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
 from ansible_collections.sidecar.mesh.plugins.module_utils.listeners import listeners
-from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError
-from ansible_collections.sidecar.mesh.plugins.module_utils.selection import SelectionError, select
+from ansible_collections.sidecar.mesh.plugins.module_utils.selection import select
+from ansible_collections.sidecar.mesh.plugins.plugin_utils.filters import translated
 
 
 def envoy_listeners(model: Any, proxy: str | None = None) -> list[dict[str, Any]]:
-    """See envoy_listeners.yml."""
-    try:
-        return listeners(select(model, proxy))
-    except (ModelError, SelectionError) as exc:
-        raise AnsibleFilterError(str(exc)) from exc
+    """Envoy listeners of one proxy."""
+    return listeners(select(model, proxy))
 
 
 class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"envoy_listeners": envoy_listeners}
+        return {"envoy_listeners": translated(envoy_listeners)}

@@ -8,22 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
 from ansible_collections.sidecar.mesh.plugins.module_utils.routes import route_configurations
-from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError
-from ansible_collections.sidecar.mesh.plugins.module_utils.selection import SelectionError, select
+from ansible_collections.sidecar.mesh.plugins.module_utils.selection import select
+from ansible_collections.sidecar.mesh.plugins.plugin_utils.filters import translated
 
 
 def envoy_routes(model: Any, proxy: str | None = None) -> list[dict[str, Any]]:
-    """See envoy_routes.yml."""
-    try:
-        return route_configurations(select(model, proxy))
-    except (ModelError, SelectionError) as exc:
-        raise AnsibleFilterError(str(exc)) from exc
+    """Envoy route configurations of one proxy."""
+    return route_configurations(select(model, proxy))
 
 
 class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"envoy_routes": envoy_routes}
+        return {"envoy_routes": translated(envoy_routes)}

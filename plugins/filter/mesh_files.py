@@ -8,22 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files as build_files
-from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError
 from ansible_collections.sidecar.mesh.plugins.module_utils.selection import as_model
+from ansible_collections.sidecar.mesh.plugins.plugin_utils.filters import translated
 
 
 def mesh_files(model: Any) -> list[dict[str, Any]]:
-    """See mesh_files.yml."""
-    try:
-        return build_files(as_model(model))
-    except ModelError as exc:
-        raise AnsibleFilterError(str(exc)) from exc
+    """The config folder of every proxy."""
+    return build_files(as_model(model))
 
 
 class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"mesh_files": mesh_files}
+        return {"mesh_files": translated(mesh_files)}

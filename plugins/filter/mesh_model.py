@@ -8,20 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
-from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError, build_model
+from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
+from ansible_collections.sidecar.mesh.plugins.plugin_utils.filters import translated
 
 
 def mesh_model(services: Any, front_proxies: Any = None, **settings: Any) -> dict[str, Any]:
     """The checked and completed model of an inventory."""
-    try:
-        return build_model(services, front_proxies, settings)
-    except ModelError as exc:
-        raise AnsibleFilterError(str(exc)) from exc
+    return build_model(services, front_proxies, settings)
 
 
 class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"mesh_model": mesh_model}
+        return {"mesh_model": translated(mesh_model)}

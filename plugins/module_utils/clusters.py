@@ -124,6 +124,11 @@ def _health_check(edge: dict[str, Any]) -> Config:
     }[check["type"]]
     if check["type"] == "http" and edge["protocol"] != "http":
         question["http_health_check"]["codec_client_type"] = "HTTP2"
-    keys = ("timeout", "interval", "healthy_threshold", "unhealthy_threshold")
-    # Without the second key a replica that left DNS stays in use for as long as it answers checks.
-    return {"health_checks": [{**{key: check[key] for key in keys}, **question}], "ignore_health_on_host_removal": True}
+    keys = ("timeout", "interval", "unhealthy_interval", "healthy_threshold", "unhealthy_threshold")
+    settings = {key: check[key] for key in keys}
+    return {
+        # By default Envoy checks a cluster without traffic once a minute.
+        "health_checks": [{**settings, "no_traffic_interval": check["interval"], **question}],
+        # Else a replica that left DNS stays in use for as long as it answers checks.
+        "ignore_health_on_host_removal": True,
+    }

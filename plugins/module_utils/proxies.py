@@ -54,6 +54,7 @@ def _world(mesh: Item, services: list[Item], replicas: list[Item]) -> Item:
         "mesh": {**mesh, "dns": _dns(mesh)},
         "services": {service["name"]: service for service in services},
         "replicas": _by_workload(replicas),
+        "resting": set(mesh["resting"]),
     }
 
 
@@ -109,7 +110,7 @@ def edge(callee: Item, settings: Item | None, world: Item) -> Item:
         "health_check": health_check(chosen["health_check"], callee["protocol"]),
         "hostname": names.dns_name(callee["name"], mesh["namespace"], mesh["domain"]),
         "port": callee_port(callee),
-        "endpoints": _endpoints(callee, world["replicas"]),
+        "endpoints": _endpoints(callee, world),
         "dns": mesh["dns"],
         "envoy_patch": _patch(settings, "cluster"),
     }
@@ -166,14 +167,16 @@ def _by_workload(replicas: list[Item]) -> dict[str, list[Item]]:
     return grouped
 
 
-def _endpoints(callee: Item, replicas: dict[str, list[Item]]) -> list[Item]:
+def _endpoints(callee: Item, world: Item) -> list[Item]:
     if callee["endpoints"]:
         return [
             {"address": endpoint["address"], "port": endpoint["port"] or callee["port"]}
             for endpoint in callee["endpoints"]
         ]
     return [
-        {"address": replica["address"], "port": callee_port(callee)} for replica in replicas.get(callee["name"], [])
+        {"address": replica["address"], "port": callee_port(callee)}
+        for replica in world["replicas"].get(callee["name"], [])
+        if replica["name"] not in world["resting"]
     ]
 
 

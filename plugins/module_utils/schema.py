@@ -83,6 +83,11 @@ HEALTH_CHECK: Field = {
             "description": "Service name in the question with O(type=grpc); empty asks for the server as a whole.",
         },
         "interval": {"type": "duration", "default": "10s", "description": "Time between two questions to one replica."},
+        "unhealthy_interval": {
+            "type": "duration",
+            "default": "2s",
+            "description": "Time between two questions to a replica that is not healthy.",
+        },
         "timeout": {"type": "duration", "default": "1s", "description": "Time after which a question has failed."},
         "healthy_threshold": {
             "type": "int",
@@ -128,7 +133,7 @@ RETRIES: Field = {
 
 HASH_ON: Field = {
     "type": "dict",
-    "description": "What V(lb_policy=ring_hash) and V(lb_policy=maglev) hash: exactly one of these.",
+    "description": "What O(lb_policy=ring_hash) and O(lb_policy=maglev) hash: exactly one of these.",
     "example": {"header": "x-user"},
     "fields": {
         "header": {"type": "str", "pattern": "header", "description": "The value of a request header."},
@@ -354,7 +359,13 @@ SERVICE: Field = {
                 "variable, as in Kubernetes."
             ),
         },
-        "directory": {"type": "str", "description": "Working directory of the command (engine V(local))."},
+        "directory": {
+            "type": "str",
+            "description": (
+                "Working directory of the command (engine V(local)), the mesh's state folder by default. "
+                "C($(APPLICATIONS)) stands for the folder of the shipped applications."
+            ),
+        },
         "environment": {
             "type": "map",
             "items": {"type": "str"},
@@ -362,7 +373,7 @@ SERVICE: Field = {
             "default": {},
             "description": (
                 "Environment of the application. C(PORT), C(BIND_ADDRESS), C(POD_NAME) and, for each upstream, "
-                "C(UPSTREAM_<NAME>) are there already and may be used as C($(NAME))."
+                "C(UPSTREAM_<NAME>) (address and port to call it at) are there already and may be used as C($(NAME))."
             ),
             "example": {"UPSTREAMS": "http://$(UPSTREAM_SERVICE_B)"},
         },
@@ -385,7 +396,7 @@ SERVICE: Field = {
             },
             "description": (
                 "Addresses of a service that runs elsewhere. It is then only called, never deployed, and needs "
-                "V(discovery=static) or V(discovery=eds)."
+                "O(discovery=static) or O(discovery=eds)."
             ),
         },
         "sidecar": SIDECAR,
@@ -404,7 +415,15 @@ SERVICE: Field = {
                 "port": {**PORT, "default": 15001, "description": "Port of the shared listener."},
             },
         },
-        "upstreams": {"type": "list", "items": UPSTREAM, "default": [], "description": "The services this one calls."},
+        "upstreams": {
+            "type": "list",
+            "items": UPSTREAM,
+            "default": [],
+            "description": (
+                "The services this one calls. Discovery, load balancing, connect timeout and health checks are those of "
+                "the called service, unless the upstream has its own."
+            ),
+        },
         "discovery": {**EDGE["discovery"], "default": "dns"},
         "lb_policy": {**EDGE["lb_policy"], "default": "round_robin"},
         "hash_on": HASH_ON,
@@ -436,14 +455,14 @@ TLS: Field = {
 FRONT_LISTENER: Field = {
     "type": "dict",
     "fields": {
-        "port": {**PORT, "required": True, "description": "Port; on engine V(local) ports below 1024 are raised by 8000."},
+        "port": {**PORT, "required": True, "description": "Port on which it listens."},
         "protocol": {
             "type": "str",
             "choices": ("http", "tcp"),
             "default": "http",
             "description": "V(http) accepts HTTP/1.1 and HTTP/2, gRPC included.",
         },
-        "service": {"type": "str", "description": "The service behind a listener with V(protocol=tcp)."},
+        "service": {"type": "str", "description": "The service behind a listener with O(protocol=tcp)."},
         "tls": TLS,
         "https_redirect": {
             "type": "bool",
@@ -488,7 +507,10 @@ FRONT_PROXY: Field = {
         "upstreams": {
             "type": "list",
             "default": [],
-            "description": "Settings of edges to services that routes name; a service without an entry has the defaults.",
+            "description": (
+                "Settings for services that routes name. What an entry leaves out, and a service without an entry, is as "
+                "the service itself says."
+            ),
             "items": {
                 "type": "dict",
                 "fields": {
@@ -513,10 +535,10 @@ DNS: Field = {
         "refresh_rate": {
             "type": "duration",
             "default": "5s",
-            "description": "Time between two questions, and the longest a new replica waits for its first request.",
+            "description": "Time between two questions. With O(jitter), the longest a new replica waits for its first request.",
         },
         "jitter": {"type": "duration", "default": "1s", "description": "At most this is added to the time between them."},
-        "query_timeout": {"type": "duration", "default": "2s", "description": "Time for an answer."},
+        "query_timeout": {"type": "duration", "default": "2s", "description": "Time for an answer, in whole seconds."},
         "query_tries": {"type": "int", "minimum": 1, "default": 2, "description": "Tries of one question."},
         "resolvers": {
             "type": "list",
@@ -539,7 +561,9 @@ MESH: Fields = {
         "type": "str",
         "choices": ("kubernetes", "local"),
         "default": "kubernetes",
-        "description": "Where the mesh runs.",
+        "description": (
+            "Where the mesh runs. On V(local) every port below 1024 is raised by 8000: 80 becomes 8080, 443 becomes 8443."
+        ),
     },
     "namespace": {"type": "str", "pattern": "dns_label", "default": "default", "description": "Kubernetes namespace."},
     "domain": {"type": "str", "pattern": "dns_domain", "default": "cluster.local", "description": "The cluster's DNS domain."},
@@ -553,6 +577,12 @@ MESH: Fields = {
         ),
     },
     "dns": DNS,
+    "resting": {
+        "type": "list",
+        "items": {"type": "str"},
+        "default": [],
+        "description": "Replicas on engine V(local) that run and get no requests. Role C(local) sets it while it restarts them.",
+    },
     "state_path": {
         "type": "str",
         "default": "",
@@ -565,12 +595,57 @@ SECTIONS: dict[str, Field] = {
         "type": "list",
         "items": SERVICE,
         "default": [],
-        "description": "The services of the mesh. Name, image and port is a complete service.",
+        "description": (
+            "The services of the mesh. Name, port and image (engine V(kubernetes)) or command (engine V(local)) is a "
+            "complete service."
+        ),
     },
     "mesh_front_proxies": {
         "type": "list",
         "items": FRONT_PROXY,
         "default": [],
         "description": "The proxies through which requests enter the mesh.",
+    },
+}
+
+CHECKS: Field = {
+    "type": "list",
+    "default": [],
+    "description": "Requests that playbook C(verify) sends, as a user of the mesh would.",
+    "items": {
+        "type": "dict",
+        "fields": {
+            "name": {"type": "str", "required": True, "description": "What it proves."},
+            "url": {"type": "str", "description": "URL of a GET request; its answer must have status 200."},
+            "grpc": {
+                "type": "dict",
+                "description": "A unary gRPC call in place of O(url).",
+                "fields": {
+                    "address": {"type": "str", "required": True, "description": "Host and port."},
+                    "method": {"type": "str", "required": True, "description": "package.Service/Method"},
+                    "proto": {
+                        "type": "str",
+                        "required": True,
+                        "description": "The proto file, from the folder of the shipped applications.",
+                    },
+                    "message": {"type": "map", "items": {"type": "any"}, "default": {}, "description": "The request."},
+                    "tls": {"type": "bool", "default": True, "description": "Over TLS; the certificate is not checked."},
+                },
+            },
+            "body": {"type": "str", "description": "Text that the answer must contain."},
+            "service": {
+                "type": "str",
+                "description": "Service whose replicas must all answer, by their header C(hostname).",
+            },
+            "front": {
+                "type": "str",
+                "description": "Front proxy that must count all replicas of O(service) as healthy.",
+            },
+            "passes": {
+                "type": "list",
+                "items": {"type": "str"},
+                "description": "Services and front proxies whose access logs must know the request by its id.",
+            },
+        },
     },
 }

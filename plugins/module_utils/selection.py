@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import Model, build_model
 from ansible_collections.sidecar.mesh.plugins.module_utils.proxies import every_edge
+from ansible_collections.sidecar.mesh.plugins.module_utils.values import plain
 
 
 class SelectionError(ValueError):
@@ -18,7 +19,9 @@ class SelectionError(ValueError):
 def as_model(value: Any) -> Model:
     """A model as it is, and a hand-written list of services made into one. Raises ModelError."""
     if isinstance(value, dict) and "proxies" in value:
-        return value
+        # Ansible hands data from one filter to the next in containers of its own.
+        model: Model = plain(value)
+        return model
     return build_model(value)
 
 

@@ -13,15 +13,15 @@ description:
   - Writes the config folders of proxies and the records of the mesh's DNS server, each file by an atomic rename.
   - Proxies that run take a change in steps, so that no request meets a route without its cluster or a port nobody listens on yet.
     After each step every proxy concerned must have accepted its files before the next step begins.
+  - With O(stage=running) it returns when no proxy uses an address any more that left the zone, so that what listens there can stop.
   - When an Envoy refuses a file, the former configuration is put back in the same way, and the module fails with Envoy's reason.
 options:
   stage:
     description:
       - V(new) writes the folders of proxies that do not run, and adds DNS names nobody had before.
       - V(running) brings proxies that run and all DNS records to what is given.
-      - V(removed) deletes the folders of proxies that are not given.
     type: str
-    choices: [new, running, removed]
+    choices: [new, running]
     required: true
   proxies:
     description: Every proxy of the mesh, as filter P(sidecar.mesh.mesh_files#filter) lists them.
@@ -63,13 +63,8 @@ options:
     description: Content of the file; C(records) maps names to lists of addresses.
     type: dict
     required: true
-  retired:
-    description: Addresses that no proxy may use any more before the module returns, with O(stage=running).
-    type: list
-    elements: str
-    default: []
   timeout:
-    description: Seconds in which proxies must have accepted one step, and stopped using retired addresses.
+    description: Seconds in which proxies must have accepted one step, and stopped using addresses that left the zone.
     type: int
     default: 60
 author:
@@ -109,17 +104,17 @@ published:
   returned: always
   sample:
     front-1: [rds.front_8080.yaml]
-restart:
-  description: Running proxies whose bootstrap changed; they read it when they start again.
+unused:
+  description: Config folders under O(root) that belong to no proxy given.
   type: list
   elements: str
-  returned: always
+  returned: success
+  sample: [/home/me/.local/state/sidecar-mesh/demo/proxies/service-a-3]
 """
 
 import contextlib
 import json
 import os
-import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -129,7 +124,6 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 try:
     from ansible_collections.sidecar.mesh.plugins.module_utils import admin as envoy_admin
-    from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import BOOTSTRAP_FILE
     from ansible_collections.sidecar.mesh.plugins.module_utils.publishing import steps, zone_steps
 except ImportError as exc:
     if exc.name != "yaml":
@@ -262,6 +256,10 @@ def zone_records(text: str) -> dict[str, Any]:
     return {}
 
 
+def zone_addresses(text: str) -> set[str]:
+    return {address for addresses in zone_records(text).values() for address in addresses}
+
+
 def file_diff(path: str, before: str, after: str) -> dict[str, str]:
     return {"before_header": path, "after_header": path, "before": before, "after": after}
 
@@ -301,12 +299,13 @@ def run_running(module: AnsibleModule, pool: ThreadPoolExecutor, proxies: list[P
     zone_before = read(params["zone_file"])
     zone_after = zone_text(params["zone"], params["zone"]["records"])
     result = report(module, changes, zone_before, zone_after)
-    result["restart"] = [proxy["name"] for proxy, old, new in changes if old.get(BOOTSTRAP_FILE) != new[BOOTSTRAP_FILE]]
     if not module.check_mode:
         transition(module, pool, changes, zone_before, zone_after)
-        stuck = await_retired(pool, live, set(params["retired"]), params["timeout"])
-        if stuck:
-            module.fail_json(msg=f"Still using {', '.join(params['retired'])} after {params['timeout']} s: {', '.join(stuck)}", **result)
+        retired = zone_addresses(zone_before) - zone_addresses(zone_after)
+        users = await_retired(pool, live, retired, params["timeout"])
+        if users:
+            gone = ", ".join(sorted(retired))
+            module.fail_json(msg=f"Still using {gone} after {params['timeout']} s: {', '.join(users)}", **result)
     return result
 
 
@@ -332,14 +331,11 @@ def transition(
         write(params["zone_file"], zone_after)
 
 
-def run_removed(module: AnsibleModule, proxies: list[Proxy]) -> dict[str, Any]:
-    """Deletes the folders nobody has any more."""
-    root = module.params["root"]
-    kept = {os.path.basename(proxy["folder"]) for proxy in proxies}
-    gone = sorted(set(os.listdir(root)) - kept) if os.path.isdir(root) else []
-    for name in gone if not module.check_mode else []:
-        shutil.rmtree(os.path.join(root, name))
-    return {"changed": bool(gone), "published": {name: ["removed"] for name in gone}, "restart": []}
+def unused_folders(root: str, proxies: list[Proxy]) -> list[str]:
+    """Folders under the root that belong to no proxy."""
+    kept = {proxy["folder"] for proxy in proxies}
+    names = os.listdir(root) if os.path.isdir(root) else []
+    return [path for path in (os.path.join(root, name) for name in sorted(names)) if path not in kept]
 
 
 def report(
@@ -349,7 +345,7 @@ def report(
         proxy["name"]: sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         for proxy, old, new in changes
     }
-    result: dict[str, Any] = {"changed": bool(changes) or zone_before != zone_after, "published": published, "restart": []}
+    result: dict[str, Any] = {"changed": bool(changes) or zone_before != zone_after, "published": published}
     if module._diff:
         zone = [file_diff(module.params["zone_file"], zone_before, zone_after)] if zone_before != zone_after else []
         result["diff"] = [*diffs(changes), *zone]
@@ -359,7 +355,7 @@ def report(
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "stage": {"type": "str", "choices": ["new", "running", "removed"], "required": True},
+            "stage": {"type": "str", "choices": ["new", "running"], "required": True},
             "proxies": {
                 "type": "list",
                 "elements": "dict",
@@ -376,7 +372,6 @@ def main() -> None:
             "root": {"type": "path", "required": True},
             "zone_file": {"type": "path", "required": True},
             "zone": {"type": "dict", "required": True},
-            "retired": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
@@ -389,11 +384,9 @@ def main() -> None:
         running = {proxy["name"] for proxy, answers in zip(proxies, list(alive)) if answers}
         if module.params["stage"] == "new":
             result = run_new(module, proxies, running)
-        elif module.params["stage"] == "running":
-            result = run_running(module, pool, proxies, running)
         else:
-            result = run_removed(module, proxies)
-    module.exit_json(**result)
+            result = run_running(module, pool, proxies, running)
+    module.exit_json(unused=unused_folders(module.params["root"], proxies), **result)
 
 
 if __name__ == "__main__":

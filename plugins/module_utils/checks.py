@@ -1,0 +1,81 @@
+# Copyright: (c) 2026, sidecar.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Turns the checks of an inventory into probes: what to ask, and what must come back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ansible_collections.sidecar.mesh.plugins.module_utils.check import check
+from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema import CHECKS
+
+Item = dict[str, Any]
+
+
+def probes(model: Item, checks: list[Item], paths: Item) -> list[Item]:
+    """One probe a check, for mesh_probe. ``paths``: logs, applications, grpcurl. Raises ModelError."""
+    problems: list[str] = []
+    known = check(checks, CHECKS, "mesh_checks", problems)
+    names = {item["name"] for item in [*model["services"], *model["front_proxies"]]}
+    for index, item in enumerate(known):
+        mentioned = [name for name in [item["service"], item["front"], *(item["passes"] or [])] if name]
+        problems += [f"mesh_checks[{index}]: {name!r} is not in the mesh" for name in mentioned if name not in names]
+        if (item["url"] is None) == (item["grpc"] is None):
+            problems.append(f"mesh_checks[{index}]: give exactly one of url or grpc")
+    if problems:
+        raise ModelError(problems)
+    return [_probe(model, item, paths) for item in known]
+
+
+def _probe(model: Item, item: Item, paths: Item) -> Item:
+    hosts = [replica["name"] for replica in model["replicas"] if replica["workload"] == item["service"]]
+    return {
+        "name": item["name"],
+        "url": item["url"],
+        "command": _grpcurl(item, paths) if item["grpc"] else [],
+        "body": item["body"],
+        "hostnames": hosts,
+        "logs": [_logs(model, workload, paths) for workload in item["passes"] or []],
+        "healthy": _healthy(model, item, len(hosts)) if item["front"] and item["service"] else [],
+    }
+
+
+def _grpcurl(item: Item, paths: Item) -> list[str]:
+    call = item["grpc"]
+    folder, _, file = f"{paths['applications']}/{call['proto']}".rpartition("/")
+    return [
+        paths["grpcurl"],
+        "-v",
+        *(["-insecure"] if call["tls"] else ["-plaintext"]),
+        *("-import-path", folder, "-proto", file, "-d", json.dumps(call["message"])),
+        call["address"],
+        call["method"],
+    ]
+
+
+def _logs(model: Item, workload: str, paths: Item) -> Item:
+    """The log of every Envoy of a workload; one of them must know the request."""
+    return {
+        "workload": workload,
+        "files": [
+            f"{paths['logs']}/{proxy['name']}.{proxy['kind']}.log"
+            for proxy in model["proxies"]
+            if proxy["workload"] == workload
+        ],
+    }
+
+
+def _healthy(model: Item, item: Item, members: int) -> list[Item]:
+    return [
+        {
+            "proxy": proxy["name"],
+            "admin": f"{proxy['addresses']['admin']}:{proxy['envoy']['admin_port']}",
+            "cluster": item["service"],
+            "members": members,
+        }
+        for proxy in model["proxies"]
+        if proxy["workload"] == item["front"]
+    ]

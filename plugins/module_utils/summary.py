@@ -1,0 +1,92 @@
+# Copyright: (c) 2026, sidecar.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A mesh in words: what runs where, and what to type next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from ansible_collections.sidecar.mesh.plugins.module_utils.proxies import callee_port
+
+Item = dict[str, Any]
+
+
+def summary(model: Item, probes: list[Item] | None = None) -> list[str]:
+    """Lines for a person: services with their replicas, fronts with their URLs, commands to copy.
+
+    The commands are those of the probes, or without any one for each route.
+    """
+    mesh = model["mesh"]
+    commands = [_probe_command(probe) for probe in probes or []] or list(_commands(model))
+    return [
+        f"Mesh {mesh['name']!r} on engine {mesh['engine']}",
+        "",
+        *_table(["SERVICE", "PROTOCOL", "REPLICAS", "PORT", "CALLS", "ADDRESSES"], list(_services(model))),
+        "",
+        *_table(["FRONT PROXY", "URL", "ROUTES"], list(_fronts(model))),
+        "",
+        "Try",
+        *(f"  {command}" for command in commands),
+    ]
+
+
+def _probe_command(probe: Item) -> str:
+    return shlex.join(probe["command"]) if probe["command"] else shlex.join(["curl", probe["url"]])
+
+
+def _services(model: Item) -> Iterator[list[str]]:
+    for service in model["services"]:
+        addresses = [replica["address"] for replica in model["replicas"] if replica["workload"] == service["name"]]
+        addresses += [endpoint["address"] for endpoint in service["endpoints"] or []]
+        calls = [upstream["service"] for upstream in service["upstreams"]]
+        yield [
+            service["name"],
+            service["protocol"],
+            str(service["replicas"]),
+            str(callee_port(service)),
+            ", ".join(calls) or "-",
+            " ".join(addresses) or "-",
+        ]
+
+
+def _fronts(model: Item) -> Iterator[list[str]]:
+    for front in model["front_proxies"]:
+        for listener in front["listeners"]:
+            yield [front["name"], _url(listener), ", ".join(_routes(front, listener))]
+
+
+def _routes(front: Item, listener: Item) -> list[str]:
+    if listener["https_redirect"]:
+        return ["to https"]
+    if listener["service"]:
+        return [f"all to {listener['service']}"]
+    routes = [route for host in front["virtual_hosts"] for route in host["routes"]] + front["routes"]
+    return [f"{route['prefix'] or route['path'] or route['regex'] or route['grpc']} to {route['service']}" for route in routes]
+
+
+def _url(listener: Item) -> str:
+    scheme = "tcp" if listener["protocol"] == "tcp" else ("https" if listener["tls"] else "http")
+    return f"{scheme}://localhost:{listener['port']}"
+
+
+def _commands(model: Item) -> Iterator[str]:
+    services = {service["name"]: service for service in model["services"]}
+    for front in model["front_proxies"]:
+        routes = [route for host in front["virtual_hosts"] for route in host["routes"]] + front["routes"]
+        for listener in front["listeners"]:
+            if listener["protocol"] == "tcp" or listener["https_redirect"]:
+                continue
+            for route in routes:
+                path = route["path"] or route["prefix"]
+                if path and services[route["service"]]["protocol"] != "grpc":
+                    yield f"curl {'-k ' if listener['tls'] else ''}{_url(listener)}{path}"
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
+    if not rows:
+        return []
+    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [heads, *rows]]
