@@ -21,19 +21,19 @@ _TIMEOUT = 5.0
 _STATS = r"(version_text|update_rejected|update_failure|warming_clusters|total_listeners_warming)$"
 
 
-class Unreachable(OSError):
+class UnreachableError(OSError):
     """Nobody answers on the admin address."""
 
 
 def request(admin: str, path: str, method: str = "GET") -> str:
-    """The body of an answer from ``admin`` (address:port). Raises Unreachable."""
+    """The body of an answer from ``admin`` (address:port). Raises UnreachableError."""
     host, _, port = admin.rpartition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=_TIMEOUT)
     try:
         connection.request(method, path)
         return connection.getresponse().read().decode(errors="replace")
     except (OSError, http.client.HTTPException) as exc:
-        raise Unreachable(f"{admin}: {exc}") from exc
+        raise UnreachableError(f"{admin}: {exc}") from exc
     finally:
         connection.close()
 
@@ -42,13 +42,13 @@ def runs(admin: str) -> bool:
     """Whether an Envoy answers there."""
     try:
         request(admin, "/ready")
-    except Unreachable:
+    except UnreachableError:
         return False
     return True
 
 
 def subscription_stats(admin: str) -> Stats:
-    """``{statistic: value}`` of the proxy's subscriptions. Raises Unreachable."""
+    """``{statistic: value}`` of the proxy's subscriptions. Raises UnreachableError."""
     lines = request(admin, f"/stats?filter={_STATS}").splitlines()
     return {name: value.strip('"') for name, _, value in (line.partition(": ") for line in lines)}
 
@@ -60,9 +60,11 @@ def file_versions(files: dict[str, str]) -> dict[str, str]:
 
 
 def pending(stats: Stats, versions: dict[str, str]) -> list[str]:
-    """Files whose version is not active yet; routes, endpoints and certificates nobody subscribed to are not waited for."""
+    """Files whose version is not active yet; those the proxy has no subscription for are not waited for."""
     late = [name for name, version in versions.items() if accepted_version(stats, name) not in (version, None)]
-    late += [name for name in (CLUSTERS_FILE, LISTENERS_FILE) if name in versions and accepted_version(stats, name) is None]
+    late += [
+        name for name in (CLUSTERS_FILE, LISTENERS_FILE) if name in versions and accepted_version(stats, name) is None
+    ]
     if int(stats.get("cluster_manager.warming_clusters", 0)):
         late.append(CLUSTERS_FILE)
     if int(stats.get("listener_manager.total_listeners_warming", 0)):
@@ -92,7 +94,7 @@ def refusal_reasons(admin: str) -> list[str]:
 
 
 def cluster_hosts(admin: str) -> dict[str, set[str]]:
-    """``{cluster: {address:port}}`` of the hosts in use. Raises Unreachable."""
+    """``{cluster: {address:port}}`` of the hosts in use. Raises UnreachableError."""
     statuses = json.loads(request(admin, "/clusters?format=json")).get("cluster_statuses", [])
     return {status["name"]: {_host(item) for item in status.get("host_statuses", [])} for status in statuses}
 

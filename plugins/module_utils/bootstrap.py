@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.sidecar.mesh.plugins.module_utils.clusters import clusters
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy import Config, socket_address, watched_file
+from ansible_collections.sidecar.mesh.plugins.module_utils.listeners import listeners
 from ansible_collections.sidecar.mesh.plugins.module_utils.values import merge_patch, seconds
 
 BOOTSTRAP_FILE = "bootstrap.yaml"
@@ -19,17 +21,25 @@ LISTENERS_FILE = "lds.yaml"
 
 
 def bootstrap(proxy: dict[str, Any]) -> Config:
-    """The bootstrap of a proxy that reads everything else from files in its config folder."""
-    folder = proxy["paths"]["config"]
+    """The bootstrap of a proxy: with its listeners and clusters (delivery static), or where to read them (files)."""
     base = {
         "admin": {"address": socket_address(proxy["addresses"]["admin"], proxy["envoy"]["admin_port"])},
-        "dynamic_resources": {
-            "cds_config": watched_file(folder, CLUSTERS_FILE),
-            "lds_config": watched_file(folder, LISTENERS_FILE),
-        },
+        **_resources(proxy),
     }
     merged: Config = merge_patch(base, proxy["bootstrap_patch"])
     return merged
+
+
+def _resources(proxy: dict[str, Any]) -> Config:
+    if proxy["delivery"] == "static":
+        return {"static_resources": {"clusters": clusters(proxy), "listeners": listeners(proxy)}}
+    folder = proxy["paths"]["config"]
+    return {
+        "dynamic_resources": {
+            "cds_config": watched_file(folder, CLUSTERS_FILE),
+            "lds_config": watched_file(folder, LISTENERS_FILE),
+        }
+    }
 
 
 def arguments(proxy: dict[str, Any], node: str) -> list[str]:

@@ -25,8 +25,10 @@ def check(value: Any, field: Field, path: str, problems: Problems) -> Any:
     return _CHECKS[field["type"]](value, field, path, problems)
 
 
-def check_fields(value: dict[str, Any], fields: Fields, path: str, problems: Problems) -> dict[str, Any]:
+def check_fields(value: dict[Any, Any], fields: Fields, path: str, problems: Problems) -> dict[str, Any]:
     """A dict with known keys: unknown ones are reported, absent ones get their default (or None)."""
+    # YAML 1.1 reads the key ``on`` as true.
+    value = {"on" if key is True and "on" in fields else key: item for key, item in value.items()}
     problems.extend(
         f"{path}.{key}: unknown key{_suggestion(key, fields)} (known: {', '.join(sorted(fields))})"
         for key in value
@@ -154,7 +156,7 @@ def _check_map(value: Any, field: Field, path: str, problems: Problems) -> Any:
     return {str(key): check(item, field["items"], f"{path}.{key}", problems) for key, item in value.items()}
 
 
-def _check_any(value: Any, field: Field, path: str, problems: Problems) -> Any:
+def _check_any(value: Any, _field: Field, path: str, problems: Problems) -> Any:
     try:
         return plain(value)
     except TypeError:

@@ -26,7 +26,7 @@ _BUFFER_BYTES = 32768
 
 def clusters(proxy: dict[str, Any]) -> list[Config]:
     """Every cluster of a proxy of the model, in the model's order."""
-    return [cluster(edge, proxy["paths"]["config"]) for edge in proxy["clusters"]]
+    return [cluster(edge, proxy["paths"]["config"]) for edge in _edges(proxy)]
 
 
 def cluster(edge: dict[str, Any], config_path: str) -> Config:
@@ -46,7 +46,16 @@ def cluster(edge: dict[str, Any], config_path: str) -> Config:
 
 def endpoints(proxy: dict[str, Any]) -> dict[str, Config]:
     """Load assignments of the clusters discovered by EDS: ``{cluster: assignment}``."""
-    return {edge["name"]: load_assignment(edge) for edge in proxy["clusters"] if edge["discovery"] == "eds"}
+    return {edge["name"]: load_assignment(edge) for edge in _edges(proxy) if edge["discovery"] == "eds"}
+
+
+def _edges(proxy: dict[str, Any]) -> list[dict[str, Any]]:
+    """Without files of its own, a proxy has the endpoints inside its clusters."""
+    if proxy["delivery"] == "files":
+        return list(proxy["clusters"])
+    return [
+        {**edge, "discovery": {"eds": "static"}.get(edge["discovery"], edge["discovery"])} for edge in proxy["clusters"]
+    ]
 
 
 def load_assignment(edge: dict[str, Any]) -> Config:
@@ -84,7 +93,11 @@ def _dns_cluster(dns: dict[str, Any]) -> Config:
     resolver = extension(
         "envoy.network.dns_resolver.cares",
         "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
-        **({"resolvers": [socket_address(r["address"], r["port"]) for r in dns["resolvers"]]} if dns["resolvers"] else {}),
+        **(
+            {"resolvers": [socket_address(r["address"], r["port"]) for r in dns["resolvers"]]}
+            if dns["resolvers"]
+            else {}
+        ),
         query_timeout_seconds=max(1, round(float(dns["query_timeout"][:-1]))),
         query_tries=dns["query_tries"],
         dns_resolver_options={"no_default_search_domain": True},
@@ -117,11 +130,12 @@ def _health_check(edge: dict[str, Any]) -> Config:
     check = edge["health_check"]
     if check is None:
         return {}
-    question: Config = {
+    questions: dict[str, Config] = {
         "http": {"http_health_check": {"path": check["path"]}},
         "grpc": {"grpc_health_check": {"service_name": check["grpc_service"]} if check["grpc_service"] else {}},
         "tcp": {"tcp_health_check": {}},
-    }[check["type"]]
+    }
+    question = questions[check["type"]]
     if check["type"] == "http" and edge["protocol"] != "http":
         question["http_health_check"]["codec_client_type"] = "HTTP2"
     keys = ("timeout", "interval", "unhealthy_interval", "healthy_threshold", "unhealthy_threshold")

@@ -13,26 +13,31 @@ from typing import Any
 import yaml
 
 YAMLError = yaml.YAMLError
+_UNICODE_LINE_ENDS = re.compile("[\u2028\u2029]")
 _BASE: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class _EnvoyDumper(_BASE):  # type: ignore[misc]
     """Quotes text that yaml-cpp, Envoy's parser, reads as a boolean or a number although PyYAML does not."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
 
 
 def _text(dumper: Any, data: str) -> Any:
-    """Text of several lines as a block, the rest as it comes."""
-    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
+    """Text of several lines as a block, the rest as it comes; line ends of Unicode, no line ends to Envoy, escaped."""
+    style = '"' if _UNICODE_LINE_ENDS.search(data) else ("|" if "\n" in data else None)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 
 _EnvoyDumper.add_representer(str, _text)
 _EnvoyDumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))
 _EnvoyDumper.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|inf(?:inity)?|nan)$", re.IGNORECASE),
+    re.compile(
+        r"[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?|0x[0-9a-f.]+(?:p[-+]?[0-9]+)?|inf(?:inity)?|nan)$",
+        re.IGNORECASE,
+    ),
     list("-+.0123456789iInN"),
 )
 
@@ -45,7 +50,7 @@ def dump(data: Any) -> str:
 
 def load(text: str) -> Any:
     """Data of YAML or JSON text."""
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
 
 
 def content_hash(data: Any) -> str:

@@ -23,18 +23,24 @@ CLUSTER = "envoy.config.cluster.v3.Cluster"
 LISTENER = "envoy.config.listener.v3.Listener"
 ROUTES = "envoy.config.route.v3.RouteConfiguration"
 ENDPOINTS = "envoy.config.endpoint.v3.ClusterLoadAssignment"
-SECRET = "envoy.extensions.transport_sockets.tls.v3.Secret"
+CERTIFICATE = "envoy.extensions.transport_sockets.tls.v3.Secret"
 
 
 def proxy_files(proxy: dict[str, Any]) -> dict[str, str]:
     """``{file name: text}`` of one proxy's config folder, names without a path."""
-    return {
+    start = {
         BOOTSTRAP_FILE: envoy_yaml.dump(bootstrap(proxy)),
+        **{names.secret_file(name): discovery_file(CERTIFICATE, [item]) for name, item in secrets(proxy).items()},
+    }
+    return start if proxy["delivery"] == "static" else {**start, **_dynamic_files(proxy)}
+
+
+def _dynamic_files(proxy: dict[str, Any]) -> dict[str, str]:
+    return {
         CLUSTERS_FILE: discovery_file(CLUSTER, clusters(proxy)),
         LISTENERS_FILE: discovery_file(LISTENER, listeners(proxy)),
         **{names.routes_file(item["name"]): discovery_file(ROUTES, [item]) for item in route_configurations(proxy)},
         **{names.endpoints_file(name): discovery_file(ENDPOINTS, [item]) for name, item in endpoints(proxy).items()},
-        **{names.secret_file(name): discovery_file(SECRET, [item]) for name, item in secrets(proxy).items()},
     }
 
 

@@ -19,6 +19,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.envoy import (
     watched_file,
 )
 from ansible_collections.sidecar.mesh.plugins.module_utils.names import routes_file, secret_file
+from ansible_collections.sidecar.mesh.plugins.module_utils.routes import route_configuration
 from ansible_collections.sidecar.mesh.plugins.module_utils.values import merge_patch
 
 _BUFFER_BYTES = 32768
@@ -102,10 +103,7 @@ def _http(item: dict[str, Any], proxy: dict[str, Any]) -> Config:
             "initial_stream_window_size": 65536,
             "initial_connection_window_size": 1048576,
         },
-        "rds": {
-            "route_config_name": item["name"],
-            "config_source": watched_file(proxy["paths"]["config"], routes_file(item["name"])),
-        },
+        **_routes(item, proxy),
         **_access_log(item),
         "http_filters": [*_health_filter(item), _router()],
     }
@@ -114,6 +112,14 @@ def _http(item: dict[str, Any], proxy: dict[str, Any]) -> Config:
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": merge_patch(typed(manager, **base), item["http_patch"]),
     }
+
+
+def _routes(item: dict[str, Any], proxy: dict[str, Any]) -> Config:
+    """Routes in a file of their own: inside the listener, old connections would keep the old ones."""
+    if proxy["delivery"] == "static":
+        return {"route_config": route_configuration(item)}
+    source = watched_file(proxy["paths"]["config"], routes_file(item["name"]))
+    return {"rds": {"route_config_name": item["name"], "config_source": source}}
 
 
 def _trust(item: dict[str, Any]) -> Config:
@@ -151,8 +157,15 @@ def _router() -> Config:
 def _tcp_proxy(item: dict[str, Any]) -> Config:
     """Source: Envoy docs, "TCP proxy"."""
     kind = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+    # Of what a caller may hash, TCP has the address only.
+    hashing: Config = {"hash_policy": [{"source_ip": {}}]} if item["hash_on"] else {}
     return extension(
-        "envoy.filters.network.tcp_proxy", kind, stat_prefix=item["name"], cluster=item["cluster"], **_access_log(item)
+        "envoy.filters.network.tcp_proxy",
+        kind,
+        stat_prefix=item["name"],
+        cluster=item["cluster"],
+        **hashing,
+        **_access_log(item),
     )
 
 

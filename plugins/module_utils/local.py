@@ -27,10 +27,13 @@ def map_port(port: int) -> int:
 
 
 def map_ports(value: Any) -> Any:
-    """A service or front proxy with every port mapped (see map_port). The argument is not changed."""
+    """A service or front proxy with every port of this machine mapped (see map_port). The argument is not changed."""
     if isinstance(value, dict):
+        if value.get("endpoints"):
+            return value
         return {
-            key: map_port(item) if key in ("port", "admin_port") and item else map_ports(item)
+            # In an environment, "port" is text.
+            key: map_port(item) if key in ("port", "admin_port") and isinstance(item, int) else map_ports(item)
             for key, item in value.items()
             if key != "envoy_patch"
         } | ({"envoy_patch": value["envoy_patch"]} if "envoy_patch" in value else {})

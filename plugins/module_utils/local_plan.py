@@ -28,8 +28,9 @@ _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 def local_plan(model: Item, paths: Item) -> Item:
     """Everything role local needs to know.
 
-    ``paths``: state (the mesh's folder), python and envoy (binaries), path (PATH of applications), applications (folder of
-    the shipped ones), dns_server (the script), and ``versions`` of envoy, applications and dns_server, whose change restarts what they run.
+    ``paths``: state (the mesh's folder), python and envoy (binaries), path (PATH of applications), applications
+    (folder of the shipped ones), dns_server (the script), and ``versions`` of envoy, applications and dns_server, whose
+    change restarts what they run.
     Returns ``programs`` (for local_processes), ``listeners`` (for local_preflight), ``zone`` (for local_publish),
     ``applications`` (names of shipped ones in use) and ``certificates`` (names of secrets).
     """
@@ -75,7 +76,9 @@ def environment(service: Item, replica: Item, paths: Item) -> dict[str, str]:
         "POD_NAME": replica["name"],
         "PORT": str(service["port"]),
         **{
-            names.upstream_variable(upstream["service"]): f"{replica['address']}:{upstream['port'] or service['egress']['port']}"
+            names.upstream_variable(
+                upstream["service"]
+            ): f"{replica['address']}:{upstream['port'] or service['egress']['port']}"
             for upstream in service["upstreams"]
         },
     }
@@ -98,7 +101,9 @@ def _dns(mesh: Item, paths: Item) -> Item:
     address = dns_address(mesh["name"])
     command = [paths["python"], paths["dns_server"], "--address", address, "--port", str(DNS_PORT)]
     return {
-        **_program(DNS_PROGRAM, [*command, "--zone", f"{paths['state']}/zone.json"], paths["versions"]["dns_server"], {}, paths),
+        **_program(
+            DNS_PROGRAM, [*command, "--zone", f"{paths['state']}/zone.json"], paths["versions"]["dns_server"], {}, paths
+        ),
         "priority": PRIORITIES["dns"],
         "ready": {"tcp": f"{address}:{DNS_PORT}"},
         "stop_seconds": 5,
@@ -148,18 +153,30 @@ def _listeners(model: Item) -> Iterator[Item]:
     """Every port the mesh listens on, with the variable that chooses it."""
     mesh = model["mesh"]
     for proto in ("udp", "tcp"):
-        yield {"address": dns_address(mesh["name"]), "port": DNS_PORT, "proto": proto, "owner": "the DNS server", "variable": "mesh_name"}
+        yield {
+            "address": dns_address(mesh["name"]),
+            "port": DNS_PORT,
+            "proto": proto,
+            "owner": "the DNS server",
+            "variable": "mesh_name",
+        }
     services = {service["name"]: service for service in model["services"]}
     for replica in model["replicas"]:
         if replica["workload"] in services:
             service = services[replica["workload"]]
-            yield _listening(replica["address"], service["port"], replica["name"], f"mesh_services ({service['name']}): port")
+            yield _listening(
+                replica["address"], service["port"], replica["name"], f"mesh_services ({service['name']}): port"
+            )
     for proxy in model["proxies"]:
         section = "mesh_services" if proxy["kind"] == "sidecar" else "mesh_front_proxies"
         where = f"{section} ({proxy['workload']}):"
-        yield _listening(proxy["addresses"]["admin"], proxy["envoy"]["admin_port"], proxy["name"], f"{where} admin_port")
+        yield _listening(
+            proxy["addresses"]["admin"], proxy["envoy"]["admin_port"], proxy["name"], f"{where} admin_port"
+        )
         for listener in proxy["listeners"]:
-            yield _listening(listener["address"], listener["port"], proxy["name"], f"{where} {listener['direction']} port")
+            yield _listening(
+                listener["address"], listener["port"], proxy["name"], f"{where} {listener['direction']} port"
+            )
 
 
 def _listening(address: str, port: int, owner: str, variable: str) -> Item:
@@ -178,7 +195,10 @@ def restart_batches(model: Item, programs: list[str]) -> list[Item]:
     Each batch has ``programs`` and ``resting``: the replicas that others can stand in for meanwhile.
     """
     replicas = {replica["name"]: replica for replica in model["replicas"]}
-    siblings = {name: sum(other["workload"] == item["workload"] for other in replicas.values()) for name, item in replicas.items()}
+    siblings = {
+        name: sum(other["workload"] == item["workload"] for other in replicas.values())
+        for name, item in replicas.items()
+    }
     batches: dict[int, Item] = {}
     for program in programs:
         replica = replicas.get(program.rpartition(".")[0])

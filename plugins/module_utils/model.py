@@ -45,18 +45,15 @@ def build_model(services: Any, front_proxies: Any = None, settings: dict[str, An
     settings = settings or {}
     problems: list[str] = []
     mesh = _mesh(settings, problems)
-    lists = {
-        name: check(value or [], SECTIONS[name], name, problems)
-        for name, value in (("mesh_services", services), ("mesh_front_proxies", front_proxies))
-    }
-    if problems:
-        raise ModelError(problems)
+    deployed = "engine" in settings and not problems
+    services = _section("mesh_services", services, problems)
+    front_proxies = _section("mesh_front_proxies", front_proxies, problems)
     if mesh["engine"] == "local":
-        lists = {name: [map_ports(item) for item in items] for name, items in lists.items()}
-    problems = list(reference_problems(lists["mesh_services"], lists["mesh_front_proxies"], mesh, "engine" in settings))
+        services, front_proxies = map_ports(services), map_ports(front_proxies)
+    problems += reference_problems(services, front_proxies, mesh, deployed)
     if problems:
         raise ModelError(problems)
-    return _resolve(mesh, lists["mesh_services"], lists["mesh_front_proxies"])
+    return _resolve(mesh, services, front_proxies)
 
 
 def _mesh(settings: dict[str, Any], problems: list[str]) -> dict[str, Any]:
@@ -65,6 +62,23 @@ def _mesh(settings: dict[str, Any], problems: list[str]) -> dict[str, Any]:
     # The inventory's variables are mesh_name, mesh_engine, …
     problems.extend(problem.replace("mesh.", "mesh_", 1) for problem in mine)
     return mesh
+
+
+def _section(name: str, value: Any, problems: list[str]) -> list[dict[str, Any]]:
+    """The items of a list of the inventory; of one with mistakes no more than its name, which others may refer to.
+
+    Raises ModelError where there is no list: all references to it would be wrong too.
+    """
+    if not isinstance(value or [], list):
+        check(value, SECTIONS[name], name, problems)
+        raise ModelError(problems)
+    items = []
+    for index, raw in enumerate(value or []):
+        mine: list[str] = []
+        item = check(raw, SECTIONS[name]["items"], f"{name}[{index}]", mine)
+        items.append({"name": (item or {}).get("name"), "broken": True} if mine else item)
+        problems.extend(mine)
+    return items
 
 
 def _resolve(mesh: dict[str, Any], services: list[dict[str, Any]], front_proxies: list[dict[str, Any]]) -> Model:

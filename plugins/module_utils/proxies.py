@@ -19,7 +19,7 @@ from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import names
 from ansible_collections.sidecar.mesh.plugins.module_utils.local import DNS_PORT, LOCALHOST, dns_address
-from ansible_collections.sidecar.mesh.plugins.module_utils.references import upstream_hosts
+from ansible_collections.sidecar.mesh.plugins.module_utils.references import front_services, upstream_hosts
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema import ENVOY
 
 Item = dict[str, Any]
@@ -27,6 +27,7 @@ Item = dict[str, Any]
 SAFE_RETRIES = ("connect-failure", "refused-stream", "reset-before-request")
 IDEMPOTENT_RETRIES = (*SAFE_RETRIES, "reset", "gateway-error")
 ANY_HOST = ("*",)
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - a pod is reached under its own address only
 
 
 def build_proxies(mesh: Item, services: list[Item], front_proxies: list[Item], replicas: list[Item]) -> list[Item]:
@@ -78,14 +79,15 @@ def sidecar(service: Item, place: Item, world: Item) -> Item:
 def front_proxy(front: Item, place: Item, world: Item) -> Item:
     """A proxy at the mesh's border: its listeners share its routes, and each service has one cluster."""
     settings = {upstream["service"]: upstream for upstream in front["upstreams"]}
-    clusters = [edge(world["services"][name], settings.get(name), world) for name in _front_services(front)]
+    clusters = [edge(world["services"][name], settings.get(name), world) for name in front_services(front)]
+    hashing = {cluster["name"]: cluster["hash_on"] for cluster in clusters}
     hosts = _front_hosts(front, settings, world)
     return {
         **place,
         "kind": "front",
         "envoy": {key: front[key] for key in ENVOY},
         "clusters": clusters,
-        "listeners": [_front_listener(listener, front, place, hosts) for listener in front["listeners"]],
+        "listeners": [_front_listener(listener, front, place, hosts, hashing) for listener in front["listeners"]],
         "secrets": sorted(place["paths"]["certificates"]),
         "bootstrap_patch": _patch(front, "bootstrap"),
     }
@@ -192,7 +194,7 @@ def _places(workload: Item, world: Item) -> list[Item]:
             "name": workload["name"],
             "workload": workload["name"],
             "index": None,
-            "addresses": {"listen": "0.0.0.0", "application": LOCALHOST, "egress": LOCALHOST, "admin": LOCALHOST},
+            "addresses": {"listen": EVERY_ADDRESS, "application": LOCALHOST, "egress": LOCALHOST, "admin": LOCALHOST},
             "paths": {"config": "/etc/envoy", "certificates": mounts},
             "delivery": mesh["config_delivery"],
         }
@@ -238,7 +240,13 @@ def _ingress(service: Item, place: Item) -> Item:
             "match": match(route),
             "cluster": names.APPLICATION_CLUSTER,
             # The caller's own time limit holds; a second one here could only cut it short.
-            "policy": {"timeout": "0s", "grpc_deadline": False, "retries": None, "prefix_rewrite": None, "host_rewrite": None},
+            "policy": {
+                "timeout": "0s",
+                "grpc_deadline": False,
+                "retries": None,
+                "prefix_rewrite": None,
+                "host_rewrite": None,
+            },
             "hash_on": None,
             "envoy_patch": _patch(route, "route"),
         }
@@ -267,6 +275,7 @@ def _egress(service: Item, edges: list[tuple[Item, Item]], place: Item, mesh: It
             {"protocol": cluster["protocol"], "envoy_patch": upstream["envoy_patch"]},
             [_virtual_host(cluster["name"], ANY_HOST, [_egress_route(upstream, cluster)])],
             cluster=cluster["name"],
+            hash_on=cluster["hash_on"],
             **log,
         )
         for upstream, cluster in edges
@@ -294,13 +303,6 @@ def _egress_route(upstream: Item, cluster: Item) -> Item:
     }
 
 
-def _front_services(front: Item) -> list[str]:
-    """Services a front calls, each once, in the order of their first mention."""
-    routes = [route for host in front["virtual_hosts"] for route in host["routes"]] + front["routes"]
-    listeners = [listener for listener in front["listeners"] if listener["service"]]
-    return list(dict.fromkeys(item["service"] for item in [*routes, *listeners]))
-
-
 def _front_hosts(front: Item, settings: Item, world: Item) -> list[Item]:
     def route(item: Item) -> Item:
         callee = world["services"][item["service"]]
@@ -317,10 +319,12 @@ def _front_hosts(front: Item, settings: Item, world: Item) -> list[Item]:
         _virtual_host(host["name"], tuple(host["domains"]), [route(item) for item in host["routes"]])
         for host in front["virtual_hosts"]
     ]
-    return hosts + ([_virtual_host("default", ANY_HOST, [route(item) for item in front["routes"]])] if front["routes"] else [])
+    return hosts + (
+        [_virtual_host("default", ANY_HOST, [route(item) for item in front["routes"]])] if front["routes"] else []
+    )
 
 
-def _front_listener(listener: Item, front: Item, place: Item, hosts: list[Item]) -> Item:
+def _front_listener(listener: Item, front: Item, place: Item, hosts: list[Item], hashing: Item) -> Item:
     # On the local engine users find the first replica on localhost.
     address = LOCALHOST if place["index"] == 1 else place["addresses"]["listen"]
     tls = listener["tls"]
@@ -333,6 +337,7 @@ def _front_listener(listener: Item, front: Item, place: Item, hosts: list[Item])
         health_path=front["health_path"],
         access_log=front["access_log"],
         cluster=listener["service"],
+        hash_on=hashing.get(listener["service"]),
     )
     return {**built, "tls": tls and tls["secret"], "https_redirect": listener["https_redirect"]}
 
@@ -347,6 +352,7 @@ def _listener(
     health_path: str | None,
     access_log: Item | None,
     cluster: str | None = None,
+    hash_on: Item | None = None,
 ) -> Item:
     tcp = settings["protocol"] == "tcp"
     return {
@@ -356,6 +362,7 @@ def _listener(
         "port": port,
         "protocol": settings["protocol"],
         "cluster": cluster if tcp else None,
+        "hash_on": hash_on if tcp else None,
         "virtual_hosts": [] if tcp else hosts,
         "health_path": health_path,
         "access_log": access_log,
@@ -376,7 +383,9 @@ def match(settings: Item) -> Item:
     if grpc:
         path = {"path": f"/{grpc}"} if "/" in grpc else {"prefix": f"/{grpc}/"}
     else:
-        path = {key: settings[key] for key in ("prefix", "path", "regex") if settings[key] is not None} or {"prefix": "/"}
+        path = {key: settings[key] for key in ("prefix", "path", "regex") if settings[key] is not None} or {
+            "prefix": "/"
+        }
     return {**path, "headers": settings["headers"] or [], "grpc": bool(grpc)}
 
 

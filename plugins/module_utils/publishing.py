@@ -8,7 +8,7 @@ A proxy's folder goes from old to new in six steps; at every step all proxies fi
 1. clusters that are new
 2. listeners that are new, with their routes
 3. clusters that changed, endpoints and certificates
-4. routes and listeners that changed
+4. routes and listeners that changed; a port that one listener takes over from another
 5. listeners that are gone
 6. clusters and files that are gone
 
@@ -21,7 +21,11 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml
-from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import BOOTSTRAP_FILE, CLUSTERS_FILE, LISTENERS_FILE
+from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import (
+    BOOTSTRAP_FILE,
+    CLUSTERS_FILE,
+    LISTENERS_FILE,
+)
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import response
 
 Files = dict[str, str]
@@ -35,6 +39,8 @@ def steps(old: Files, new: Files) -> list[Files]:
     """
     if old == new:
         return []
+    if CLUSTERS_FILE not in new:
+        return [dict(new)]
     clusters_old, clusters_new = _resources(old, CLUSTERS_FILE), _resources(new, CLUSTERS_FILE)
     listeners_old, listeners_new = _resources(old, LISTENERS_FILE), _resources(new, LISTENERS_FILE)
     known = {name: text for name, text in old.items() if _is_routes(name)}
@@ -42,10 +48,14 @@ def steps(old: Files, new: Files) -> list[Files]:
     fresh = {name: text for name, text in new.items() if not _is_routes(name)}
     every_routes = {name: text for name, text in new.items() if _is_routes(name)}
 
+    # Envoy refuses two listeners with one address.
+    waiting = _taking_over(listeners_new, listeners_old)
+    replaced = _taking_over(listeners_old, listeners_new)
+
     first = _xds({**clusters_new, **clusters_old}, listeners_old)
-    second = _xds({**clusters_new, **clusters_old}, {**listeners_new, **listeners_old})
-    third = _xds({**clusters_old, **clusters_new}, {**listeners_new, **listeners_old})
-    fourth = _xds({**clusters_old, **clusters_new}, {**listeners_old, **listeners_new})
+    second = _xds({**clusters_new, **clusters_old}, {**_without(listeners_new, waiting), **listeners_old})
+    third = _xds({**clusters_old, **clusters_new}, {**_without(listeners_new, waiting), **listeners_old})
+    fourth = _xds({**clusters_old, **clusters_new}, {**_without(listeners_old, replaced), **listeners_new})
     fifth = _xds({**clusters_old, **clusters_new}, listeners_new)
     start = {BOOTSTRAP_FILE: new[BOOTSTRAP_FILE]}
     return [
@@ -77,6 +87,20 @@ def _resources(files: Files, name: str) -> dict[str, Any]:
         return {item["name"]: item for item in data.get("resources", [])}
     except (ValueError, TypeError, KeyError, AttributeError, envoy_yaml.YAMLError):
         return {}
+
+
+def _taking_over(mine: dict[str, Any], theirs: dict[str, Any]) -> set[str]:
+    """Listeners that are only mine, with a port that is also that of a listener which is only theirs."""
+    ports = {_port(item) for name, item in theirs.items() if name not in mine}
+    return {name for name, item in mine.items() if name not in theirs and _port(item) in ports}
+
+
+def _port(listener: dict[str, Any]) -> Any:
+    return listener.get("address", {}).get("socket_address", {}).get("port_value")
+
+
+def _without(resources: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: item for name, item in resources.items() if name not in names}
 
 
 def _xds(clusters: dict[str, Any], listeners: dict[str, Any]) -> Files:

@@ -14,20 +14,27 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.names import hosts as
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema import HASHING_POLICIES, HEADER_TESTS, PATHS
 
 Item = dict[str, Any]
+Known = dict[str, Item | None]
 HTTP_ONLY = ("timeout", "retries", "idempotent", "prefix_rewrite", "host_rewrite", "match")
 
 
 def reference_problems(services: list[Item], front_proxies: list[Item], mesh: Item, deployed: bool) -> Iterator[str]:
-    """Every mistake that a look at one value alone does not show. ``deployed``: image or command is needed too."""
-    known = {service["name"]: service for service in services}
+    """Every mistake that a look at one value alone does not show. ``deployed``: image or command is needed too.
+
+    Of an item that is ``broken`` nothing but the name is known.
+    """
+    known = {service["name"]: None if "broken" in service else service for service in services if service["name"]}
     yield from _same_names(services, front_proxies)
     for index, service in enumerate(services):
         path = f"mesh_services[{index}]"
+        if "broken" in service:
+            continue
         if deployed:
             yield from _deployment(path, service, mesh["engine"])
         yield from _service(path, service, known, mesh)
     for index, front in enumerate(front_proxies):
-        yield from _front(f"mesh_front_proxies[{index}]", front, known)
+        if "broken" not in front:
+            yield from _front(f"mesh_front_proxies[{index}]", front, known, mesh)
     if mesh["engine"] == "local":
         yield from _front_ports(front_proxies)
 
@@ -36,7 +43,8 @@ def _same_names(services: list[Item], front_proxies: list[Item]) -> Iterator[str
     paths: dict[str, list[str]] = {}
     for section, items in (("mesh_services", services), ("mesh_front_proxies", front_proxies)):
         for index, item in enumerate(items):
-            paths.setdefault(item["name"], []).append(f"{section}[{index}].name")
+            if item["name"]:
+                paths.setdefault(item["name"], []).append(f"{section}[{index}].name")
     for name, places in paths.items():
         if len(places) > 1:
             yield f"{places[-1]}: {name!r} is taken by {words(places[:-1])}; names are unique in a mesh"
@@ -51,8 +59,9 @@ def _deployment(path: str, service: Item, engine: str) -> Iterator[str]:
         )
 
 
-def _service(path: str, service: Item, known: dict[str, Item], mesh: Item) -> Iterator[str]:
+def _service(path: str, service: Item, known: Known, mesh: Item) -> Iterator[str]:
     yield from _elsewhere(path, service)
+    yield from _patches(path, service, _idle_service_patches(service))
     yield from _hashing(path, service, service)
     yield from _health_check(path, service["health_check"], service)
     yield from _discovery(path, service, service, mesh)
@@ -68,9 +77,23 @@ def _service(path: str, service: Item, known: dict[str, Item], mesh: Item) -> It
         yield from _upstream(f"{path}.upstreams[{index}]", upstream, service, known, mesh)
 
 
+def _patches(path: str, item: Item, idle: dict[str, str]) -> Iterator[str]:
+    """``idle``: the levels of a patch that nothing is generated for, and why."""
+    for level, reason in idle.items():
+        if (item["envoy_patch"] or {}).get(level):
+            yield f"{path}.envoy_patch.{level}: has no effect; {reason}"
+
+
+def _idle_service_patches(service: Item) -> dict[str, str]:
+    levels = ("cluster", "listener", "http_connection_manager", "bootstrap")
+    if service["endpoints"]:
+        return dict.fromkeys(levels, "a service that runs elsewhere (endpoints) has no sidecar here")
+    if service["sidecar"] is None:
+        return dict.fromkeys(levels, "the service has no sidecar")
+    return {"http_connection_manager": "tcp has none"} if service["protocol"] == "tcp" else {}
+
+
 def _elsewhere(path: str, service: Item) -> Iterator[str]:
-    if service["endpoints"] and service["discovery"] == "dns":
-        yield f"{path}.discovery: 'dns' has no use for endpoints; give static or eds, or remove the endpoints"
     if service["endpoints"] and service["upstreams"]:
         yield f"{path}.upstreams: a service that runs elsewhere (endpoints) has none here; remove one of the two"
 
@@ -108,7 +131,7 @@ def _sidecar_routes(path: str, service: Item) -> Iterator[str]:
     yield from _routes(f"{path}.sidecar.routes", service["sidecar"]["routes"])
 
 
-def _upstream(path: str, upstream: Item, service: Item, known: dict[str, Item], mesh: Item) -> Iterator[str]:
+def _upstream(path: str, upstream: Item, service: Item, known: Known, mesh: Item) -> Iterator[str]:
     yield from _known_service(path, upstream["service"], known)
     callee = known.get(upstream["service"])
     if callee is None:
@@ -140,6 +163,12 @@ def _egress(path: str, upstream: Item, service: Item, callee: Item) -> Iterator[
                 yield f"{path}.{key}: has no meaning for tcp; remove it, or change {callee['name']!r} to protocol http"
     if upstream["match"]:
         yield from _match(f"{path}.match", upstream["match"], path_needed=False)
+        yield from _repeated(f"{path}.match.hosts", upstream["match"]["hosts"] or [])
+    if tcp:
+        yield from _patches(path, upstream, dict.fromkeys(("http_connection_manager", "route"), "tcp has none"))
+    elif shared and not upstream["port"]:
+        reason = "the upstream has no listener of its own; give it a port"
+        yield from _patches(path, upstream, dict.fromkeys(("listener", "http_connection_manager"), reason))
 
 
 def _hashing(path: str, edge: Item, callee: Item) -> Iterator[str]:
@@ -163,6 +192,8 @@ def _health_check(path: str, health_check: Item | None, callee: Item) -> Iterato
 
 
 def _discovery(path: str, edge: Item, callee: Item, mesh: Item) -> Iterator[str]:
+    if edge["discovery"] == "dns" and callee["endpoints"]:
+        yield f"{path}.discovery: 'dns' has no use for endpoints; give static or eds, or remove the endpoints"
     if edge["discovery"] in ("static", "eds") and not callee["endpoints"] and mesh["engine"] == "kubernetes":
         yield (
             f"{path}.discovery: {edge['discovery']!r} needs endpoints of {callee['name']!r} on engine kubernetes; "
@@ -173,6 +204,7 @@ def _discovery(path: str, edge: Item, callee: Item, mesh: Item) -> Iterator[str]
 def _shared_hosts(path: str, service: Item, mesh: Item) -> Iterator[str]:
     """Upstreams on the shared listener: equal host lists are one group, and no host is in two groups."""
     owners: dict[str, tuple[str, ...]] = {}
+    earlier: dict[tuple[str, ...], list[tuple[int, Item]]] = {}
     for index, upstream in enumerate(service["upstreams"]):
         if upstream["port"]:
             continue
@@ -183,6 +215,19 @@ def _shared_hosts(path: str, service: Item, mesh: Item) -> Iterator[str]:
                     f"{path}.upstreams[{index}].match.hosts: {host!r} is in a different list of another upstream; "
                     "upstreams that share a host list the same hosts"
                 )
+        yield from _hidden(path, index, upstream, earlier.setdefault(group, []))
+        earlier[group].append((index, upstream))
+
+
+def _hidden(path: str, index: int, upstream: Item, earlier: list[tuple[int, Item]]) -> Iterator[str]:
+    """Whether an upstream on the shared listener gets no request because of one before it."""
+    for position, other in earlier:
+        if _covers(_with_path(other["match"]), _with_path(upstream["match"])):
+            yield (
+                f"{path}.upstreams[{index}]: is never reached; {path}.upstreams[{position}] matches all of it; "
+                "put it before that one, or give it a match of its own"
+            )
+            return
 
 
 def upstream_hosts(upstream: Item, mesh: Item) -> tuple[str, ...]:
@@ -195,7 +240,13 @@ def upstream_hosts(upstream: Item, mesh: Item) -> tuple[str, ...]:
     return tuple(service_hosts(upstream["service"], mesh["namespace"], mesh["domain"]))
 
 
-def _front(path: str, front: Item, known: dict[str, Item]) -> Iterator[str]:
+def _with_path(match: Item | None) -> Item:
+    """A match that names no path is one of any path."""
+    match = match or dict.fromkeys((*PATHS, "headers"))
+    return match if any(match[key] is not None for key in PATHS) else {**match, "prefix": "/"}
+
+
+def _front(path: str, front: Item, known: Known, mesh: Item) -> Iterator[str]:
     listeners = front["listeners"]
     if not listeners:
         yield f"{path}.listeners: is empty; give at least one, such as {{port: 80}}"
@@ -206,18 +257,29 @@ def _front(path: str, front: Item, known: dict[str, Item]) -> Iterator[str]:
     yield from _front_routes(path, front, known)
     yield from _repeated(f"{path}.upstreams", [upstream["service"] for upstream in front["upstreams"]], ".service")
     for index, upstream in enumerate(front["upstreams"]):
-        yield from _front_upstream(f"{path}.upstreams[{index}]", upstream, known)
+        yield from _front_upstream(f"{path}.upstreams[{index}]", upstream, front, known, mesh)
 
 
-def _front_upstream(path: str, upstream: Item, known: dict[str, Item]) -> Iterator[str]:
-    yield from _known_service(path, upstream["service"], known)
-    callee = known.get(upstream["service"])
+def _front_upstream(path: str, upstream: Item, front: Item, known: Known, mesh: Item) -> Iterator[str]:
+    name = upstream["service"]
+    yield from _known_service(path, name, known)
+    if name in known and name not in front_services(front):
+        yield f"{path}.service: {name!r} is in no route and no listener of this front proxy; remove the entry"
+    callee = known.get(name)
     if callee is not None:
         yield from _hashing(path, upstream, callee)
         yield from _health_check(path, upstream["health_check"], callee)
+        yield from _discovery(path, upstream, callee, mesh)
 
 
-def _front_listener(path: str, listener: Item, known: dict[str, Item]) -> Iterator[str]:
+def front_services(front: Item) -> list[str]:
+    """Services a front proxy calls, each once, in the order of their first mention."""
+    routes = [route for host in front["virtual_hosts"] for route in host["routes"]] + front["routes"]
+    listeners = [listener for listener in front["listeners"] if listener["service"]]
+    return list(dict.fromkeys(item["service"] for item in [*routes, *listeners]))
+
+
+def _front_listener(path: str, listener: Item, known: Known) -> Iterator[str]:
     tcp = listener["protocol"] == "tcp"
     if tcp and not listener["service"]:
         yield f"{path}.service: is missing; a tcp listener passes everything to one service"
@@ -229,17 +291,17 @@ def _front_listener(path: str, listener: Item, known: dict[str, Item]) -> Iterat
         yield f"{path}.https_redirect: has no meaning for tcp; remove it"
     if listener["tls"] and listener["https_redirect"]:
         yield f"{path}.https_redirect: is already on TLS; redirect from a listener without tls"
+    if tcp:
+        yield from _patches(path, listener, {"http_connection_manager": "tcp has none"})
 
 
-def _front_routes(path: str, front: Item, known: dict[str, Item]) -> Iterator[str]:
+def _front_routes(path: str, front: Item, known: Known) -> Iterator[str]:
     http = any(listener["protocol"] == "http" for listener in front["listeners"])
     lists = [(f"{path}.routes", front["routes"])]
     lists += [(f"{path}.virtual_hosts[{i}].routes", host["routes"]) for i, host in enumerate(front["virtual_hosts"])]
     if http and not any(routes for _, routes in lists):
         yield f"{path}.routes: is empty; give at least one, such as {{prefix: /, service: {next(iter(known), 'name')}}}"
-    domains = [domain for host in front["virtual_hosts"] for domain in host["domains"]]
-    domains += ["*"] if front["routes"] else []
-    yield from _repeated(f"{path} domains", domains)
+    yield from _domains(path, front)
     yield from _repeated(f"{path}.virtual_hosts", [host["name"] for host in front["virtual_hosts"]], ".name")
     for routes_path, routes in lists:
         yield from _routes(routes_path, routes)
@@ -247,7 +309,20 @@ def _front_routes(path: str, front: Item, known: dict[str, Item]) -> Iterator[st
             yield from _route_service(f"{routes_path}[{index}]", route, known)
 
 
-def _route_service(path: str, route: Item, known: dict[str, Item]) -> Iterator[str]:
+def _domains(path: str, front: Item) -> Iterator[str]:
+    """Envoy compares host names without regard to case."""
+    owners = {"*": f"{path}.routes"} if front["routes"] else {}
+    for index, host in enumerate(front["virtual_hosts"]):
+        domains = f"{path}.virtual_hosts[{index}].domains"
+        if not host["domains"]:
+            yield f"{domains}: is empty; give at least one, such as shop.example.com, or '*' for any"
+        for position, domain in enumerate(host["domains"]):
+            if domain.lower() in owners:
+                yield f"{domains}[{position}]: {domain!r} is already in {owners[domain.lower()]}; a host has one owner"
+            owners.setdefault(domain.lower(), f"{domains}[{position}]")
+
+
+def _route_service(path: str, route: Item, known: Known) -> Iterator[str]:
     yield from _known_service(path, route["service"], known)
     callee = known.get(route["service"])
     if callee is not None and callee["protocol"] == "tcp":
@@ -270,13 +345,16 @@ def _match(path: str, match: Item, path_needed: bool) -> Iterator[str]:
     for index, header in enumerate(match["headers"] or []):
         tests = [key for key in HEADER_TESTS if header[key] is not None]
         if len(tests) != 1:
-            yield f"{path}.headers[{index}]: has {words(tests) if tests else 'no test'}; give exactly one of {words(HEADER_TESTS)}"
+            found = words(tests) if tests else "no test"
+            yield f"{path}.headers[{index}]: has {found}; give exactly one of {words(HEADER_TESTS)}"
 
 
 def _covers(earlier: Item, later: Item) -> bool:
     """Whether every request of the later route already matches the earlier one."""
-    if earlier["headers"] or earlier["prefix"] is None:
+    if earlier["headers"]:
         return False
+    if earlier["prefix"] is None:
+        return any(earlier[key] is not None and earlier[key] == later[key] for key in PATHS)
     if later["grpc"]:
         return f"/{later['grpc']}/".startswith(earlier["prefix"])
     return bool((later["prefix"] or later["path"] or "").startswith(earlier["prefix"]) or earlier["prefix"] == "/")
@@ -284,10 +362,10 @@ def _covers(earlier: Item, later: Item) -> bool:
 
 def _front_ports(front_proxies: list[Item]) -> Iterator[str]:
     """On the local engine the first replica of every front listens on localhost."""
-    owners: dict[int, str] = {}
+    owners: dict[int, tuple[int, str]] = {}
     for index, front in enumerate(front_proxies):
-        for position, listener in enumerate(front["listeners"]):
+        for position, listener in enumerate(front.get("listeners", [])):
             path = f"mesh_front_proxies[{index}].listeners[{position}].port"
-            if listener["port"] in owners:
-                yield f"{path}: {listener['port']} is already {owners[listener['port']]}, and both are on localhost"
-            owners.setdefault(listener["port"], path)
+            owner, place = owners.setdefault(listener["port"], (index, path))
+            if owner != index:
+                yield f"{path}: {listener['port']} is already {place}, and both are on localhost"

@@ -28,7 +28,9 @@ def route_configuration(listener: dict[str, Any]) -> Config:
             {"name": host["name"], "domains": host["domains"], "routes": [route(item) for item in host["routes"]]}
             for host in listener["virtual_hosts"]
         ]
-    return {"name": listener["name"], "virtual_hosts": hosts}
+    # On any port but 80 and 443 clients name the port in Host too.
+    ported = {"ignore_port_in_host_matching": True} if listener["direction"] == "front" else {}
+    return {"name": listener["name"], "virtual_hosts": hosts, **ported}
 
 
 def route(item: dict[str, Any]) -> Config:
@@ -39,7 +41,7 @@ def route(item: dict[str, Any]) -> Config:
 
 
 def _match(match: dict[str, Any]) -> Config:
-    path = {key: match[key] for key in ("prefix", "path") if key in match}
+    path: Config = {key: match[key] for key in ("prefix", "path") if key in match}
     if "regex" in match:
         path = {"safe_regex": {"regex": match["regex"]}}
     grpc: Config = {"grpc": {}} if match["grpc"] else {}

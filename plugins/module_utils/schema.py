@@ -29,12 +29,14 @@ PATTERNS: dict[str, tuple[str, str]] = {
         "lower-case letters, digits and '-', starting with a letter, at most 63 characters",
     ),
     "dns_domain": (r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", "a DNS domain without a trailing dot"),
+    "ip": (r"[0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+", "an IP address"),
     "path": (r"/\S*", "a path starting with '/'"),
     "grpc": (r"[A-Za-z_][\w.]*(/[A-Za-z_]\w*)?", "package.Service or package.Service/Method"),
     "header": (r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "an HTTP header name"),
     "variable": (r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and '_', not starting with a digit"),
 }
 
+IP: Field = {"type": "str", "pattern": "ip"}
 PORT: Field = {"type": "int", "minimum": 1, "maximum": 65535}
 HTTP_PROTOCOLS = ("http", "http2", "grpc")
 PROTOCOLS = (*HTTP_PROTOCOLS, "tcp")
@@ -150,7 +152,11 @@ PATCH_HTTP: Field = {
     "description": "Merged into the generated HTTP connection manager.",
 }
 PATCH_ROUTE: Field = {"type": "map", "items": {"type": "any"}, "description": "Merged into the generated route."}
-PATCH_BOOTSTRAP: Field = {"type": "map", "items": {"type": "any"}, "description": "Merged into the generated bootstrap."}
+PATCH_BOOTSTRAP: Field = {
+    "type": "map",
+    "items": {"type": "any"},
+    "description": "Merged into the generated bootstrap.",
+}
 
 
 def _patch(**fields: Field) -> Field:
@@ -335,7 +341,11 @@ SIDECAR: Field = {
     "description": "The service's Envoy; V(false) for a service without one.",
     "example": {"port": 8786, "admin_port": 8090},
     "fields": {
-        "port": {**PORT, "default": 8786, "description": "Port on which callers reach the service, through its sidecar."},
+        "port": {
+            **PORT,
+            "default": 8786,
+            "description": "Port on which callers reach the service, through its sidecar.",
+        },
         "routes": {
             "type": "list",
             "items": INGRESS_ROUTE,
@@ -390,7 +400,7 @@ SERVICE: Field = {
             "items": {
                 "type": "dict",
                 "fields": {
-                    "address": {"type": "str", "required": True, "description": "IP address."},
+                    "address": {**IP, "required": True, "description": "IP address."},
                     "port": {**PORT, "description": "Port; the service's port by default."},
                 },
             },
@@ -410,7 +420,7 @@ SERVICE: Field = {
                     "type": "str",
                     "choices": ("per_upstream", "shared"),
                     "default": "per_upstream",
-                    "description": "One listener for each upstream, or one for all that routes by host, path or header.",
+                    "description": "One listener an upstream, or one for all that routes by host, path or header.",
                 },
                 "port": {**PORT, "default": 15001, "description": "Port of the shared listener."},
             },
@@ -420,8 +430,8 @@ SERVICE: Field = {
             "items": UPSTREAM,
             "default": [],
             "description": (
-                "The services this one calls. Discovery, load balancing, connect timeout and health checks are those of "
-                "the called service, unless the upstream has its own."
+                "The services this one calls. Discovery, load balancing, connect timeout and health checks are those "
+                "of the called service, unless the upstream has its own."
             ),
         },
         "discovery": {**EDGE["discovery"], "default": "dns"},
@@ -484,7 +494,12 @@ FRONT_PROXY: Field = {
             "required": True,
             "description": "Ports on which it accepts requests from outside the mesh.",
         },
-        "routes": {"type": "list", "items": ROUTE, "default": [], "description": "Routes for every host; the first match wins."},
+        "routes": {
+            "type": "list",
+            "items": ROUTE,
+            "default": [],
+            "description": "Routes for every host; the first match wins.",
+        },
         "virtual_hosts": {
             "type": "list",
             "default": [],
@@ -508,8 +523,8 @@ FRONT_PROXY: Field = {
             "type": "list",
             "default": [],
             "description": (
-                "Settings for services that routes name. What an entry leaves out, and a service without an entry, is as "
-                "the service itself says."
+                "Settings for services that routes name. What an entry leaves out, and a service without an entry, is "
+                "as the service itself says."
             ),
             "items": {
                 "type": "dict",
@@ -535,9 +550,15 @@ DNS: Field = {
         "refresh_rate": {
             "type": "duration",
             "default": "5s",
-            "description": "Time between two questions. With O(jitter), the longest a new replica waits for its first request.",
+            "description": (
+                "Time between two questions. With O(jitter), the longest a new replica waits for its first request."
+            ),
         },
-        "jitter": {"type": "duration", "default": "1s", "description": "At most this is added to the time between them."},
+        "jitter": {
+            "type": "duration",
+            "default": "1s",
+            "description": "At most this is added to the time between them.",
+        },
         "query_timeout": {"type": "duration", "default": "2s", "description": "Time for an answer, in whole seconds."},
         "query_tries": {"type": "int", "minimum": 1, "default": 2, "description": "Tries of one question."},
         "resolvers": {
@@ -545,7 +566,7 @@ DNS: Field = {
             "items": {
                 "type": "dict",
                 "fields": {
-                    "address": {"type": "str", "required": True, "description": "IP address of a DNS server."},
+                    "address": {**IP, "required": True, "description": "IP address of a DNS server."},
                     "port": {**PORT, "default": 53, "description": "Its UDP port."},
                 },
             },
@@ -562,17 +583,28 @@ MESH: Fields = {
         "choices": ("kubernetes", "local"),
         "default": "kubernetes",
         "description": (
-            "Where the mesh runs. On V(local) every port below 1024 is raised by 8000: 80 becomes 8080, 443 becomes 8443."
+            "Where the mesh runs. On V(local) every port below 1024 is raised by 8000: 80 becomes 8080, 443 becomes "
+            "8443."
         ),
     },
-    "namespace": {"type": "str", "pattern": "dns_label", "default": "default", "description": "Kubernetes namespace."},
-    "domain": {"type": "str", "pattern": "dns_domain", "default": "cluster.local", "description": "The cluster's DNS domain."},
+    "namespace": {
+        "type": "str",
+        "pattern": "dns_label",
+        "default": "default",
+        "description": "Namespace of the Kubernetes objects, and in the services' DNS names.",
+    },
+    "domain": {
+        "type": "str",
+        "pattern": "dns_domain",
+        "default": "cluster.local",
+        "description": "The cluster's DNS domain.",
+    },
     "config_delivery": {
         "type": "str",
         "choices": ("files", "static"),
         "default": "files",
         "description": (
-            "V(files): Envoy watches files of listeners, clusters, routes and endpoints. V(static): everything is in the "
+            "V(files): Envoy watches files of listeners, clusters, routes and endpoints. V(static): all is in the "
             "bootstrap, and a change restarts Envoy."
         ),
     },
@@ -581,7 +613,9 @@ MESH: Fields = {
         "type": "list",
         "items": {"type": "str"},
         "default": [],
-        "description": "Replicas on engine V(local) that run and get no requests. Role C(local) sets it while it restarts them.",
+        "description": (
+            "Replicas on engine V(local) that run and get no requests. Role C(local) sets it while it restarts them."
+        ),
     },
     "state_path": {
         "type": "str",
@@ -629,7 +663,11 @@ CHECKS: Field = {
                         "description": "The proto file, from the folder of the shipped applications.",
                     },
                     "message": {"type": "map", "items": {"type": "any"}, "default": {}, "description": "The request."},
-                    "tls": {"type": "bool", "default": True, "description": "Over TLS; the certificate is not checked."},
+                    "tls": {
+                        "type": "bool",
+                        "default": True,
+                        "description": "Over TLS; the certificate is not checked.",
+                    },
                 },
             },
             "body": {"type": "str", "description": "Text that the answer must contain."},

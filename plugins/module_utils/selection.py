@@ -34,10 +34,11 @@ def select(value: Any, proxy: str | None) -> dict[str, Any]:
     chosen = proxies.get(str(proxy)) if proxy is not None else next(iter(proxies.values()))
     if chosen is None:
         raise SelectionError(f"proxy: {str(proxy)!r} is not in the model; give one of: {known}")
-    return chosen
+    return dict(chosen)
 
 
 def callers_view(value: Any) -> dict[str, Any]:
     """A proxy that calls every service of the model, each with the service's own settings."""
     model = as_model(value)
-    return {"paths": {"config": "/etc/envoy"}, "clusters": every_edge(model["mesh"], model["services"], model["replicas"])}
+    edges = every_edge(model["mesh"], model["services"], model["replicas"])
+    return {"paths": {"config": "/etc/envoy"}, "delivery": "files", "clusters": edges}

@@ -64,7 +64,10 @@ def _routes(front: Item, listener: Item) -> list[str]:
     if listener["service"]:
         return [f"all to {listener['service']}"]
     routes = [route for host in front["virtual_hosts"] for route in host["routes"]] + front["routes"]
-    return [f"{route['prefix'] or route['path'] or route['regex'] or route['grpc']} to {route['service']}" for route in routes]
+    return [
+        f"{route['prefix'] or route['path'] or route['regex'] or route['grpc']} to {route['service']}"
+        for route in routes
+    ]
 
 
 def _url(listener: Item) -> str:
@@ -89,4 +92,6 @@ def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
     if not rows:
         return []
     widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [heads, *rows]]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [heads, *rows]
+    ]

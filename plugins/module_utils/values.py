@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+# Source: protobuf docs, "Duration"; about 10,000 years.
+_LONGEST_SECONDS = 315_576_000_000
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 
 
@@ -35,12 +38,14 @@ def seconds(value: Any) -> float:
 
     Raises ValueError for anything else.
     """
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
-        return float(value)
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = float(value)
+    else:
+        match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+        number = float(match[1]) * _UNITS[match[2]] if match else math.nan
+    if not 0 <= number <= _LONGEST_SECONDS:
         raise ValueError(value)
-    return float(match[1]) * _UNITS[match[2]]
+    return number
 
 
 def duration(value: Any) -> str:

@@ -11,10 +11,12 @@ short_description: Publish Envoy configurations and DNS records to a mesh that s
 version_added: 0.1.0
 description:
   - Writes the config folders of proxies and the records of the mesh's DNS server, each file by an atomic rename.
-  - Proxies that run take a change in steps, so that no request meets a route without its cluster or a port nobody listens on yet.
-    After each step every proxy concerned must have accepted its files before the next step begins.
-  - With O(stage=running) it returns when no proxy uses an address any more that left the zone, so that what listens there can stop.
-  - When an Envoy refuses a file, the former configuration is put back in the same way, and the module fails with Envoy's reason.
+  - Proxies that run take a change in steps, so that no request meets a route without its cluster or a port nobody
+    listens on yet. After each step every proxy concerned must have accepted its files before the next step begins.
+  - With O(stage=running) it returns when no proxy uses an address any more that left the zone, so that what listens
+    there can stop.
+  - When an Envoy refuses a file, the former configuration is put back in the same way, and the module fails with
+    Envoy's reason.
 options:
   stage:
     description:
@@ -76,7 +78,6 @@ attributes:
   diff_mode:
     description: Shows every file that changes.
     support: full
-extends_documentation_fragment: []
 seealso:
   - plugin: sidecar.mesh.mesh_files
     plugin_type: filter
@@ -114,10 +115,9 @@ unused:
 
 import contextlib
 import json
-import os
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -136,44 +136,45 @@ Proxy = dict[str, Any]
 POLL_SECONDS = 0.02
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Envoys did not take a step; the text has a line for each of them."""
 
 
 def read_folder(folder: str) -> dict[str, str]:
     """The files of a config folder; empty where there is none."""
-    with contextlib.suppress(FileNotFoundError):
-        return {name: read(os.path.join(folder, name)) for name in os.listdir(folder) if not name.startswith(".")}
-    return {}
+    if not Path(folder).is_dir():
+        return {}
+    return {path.name: read(path) for path in Path(folder).iterdir() if not path.name.startswith(".")}
 
 
-def read(path: str) -> str:
+def read(path: str | Path) -> str:
+    """The text of a file; empty where there is none."""
     with contextlib.suppress(FileNotFoundError):
-        with open(path, encoding="utf-8") as stream:
-            return stream.read()
+        return Path(path).read_text(encoding="utf-8")
     return ""
 
 
-def write(path: str, text: str) -> None:
+def write(path: str | Path, text: str) -> None:
     """Replaces a file in one rename, which is what Envoy and the DNS server wait for."""
-    folder, name = os.path.split(path)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.rename(temporary, path)
+    path = Path(path)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}")
+    draft.write_text(text, encoding="utf-8")
+    draft.rename(path)
 
 
 def write_folder(folder: str, old: dict[str, str], new: dict[str, str]) -> None:
     """Files first that others refer to; deletions last."""
     for name in sorted(new, key=lambda name: (name.startswith(("lds.", "cds.")), name)):
         if old.get(name) != new[name]:
-            write(os.path.join(folder, name), new[name])
+            write(Path(folder, name), new[name])
     for name in old.keys() - new.keys():
-        os.unlink(os.path.join(folder, name))
+        Path(folder, name).unlink()
 
 
-def await_step(proxy: Proxy, before: dict[str, str], now: dict[str, str], counts: dict[str, int], timeout: float) -> str:
+def await_step(
+    proxy: Proxy, before: dict[str, str], now: dict[str, str], counts: dict[str, int], timeout: float
+) -> str:
     """Waits until one proxy runs what its folder holds; text that says why when it does not."""
     versions = envoy_admin.file_versions(now)
     changed = [name for name in versions if before.get(name) != now[name]]
@@ -182,7 +183,7 @@ def await_step(proxy: Proxy, before: dict[str, str], now: dict[str, str], counts
     while time.monotonic() < deadline:
         try:
             stats = envoy_admin.subscription_stats(proxy["admin"])
-        except envoy_admin.Unreachable:
+        except envoy_admin.UnreachableError:
             return f"{proxy['name']}: stopped answering on {proxy['admin']} while it took {', '.join(changed)}"
         late = envoy_admin.pending(stats, versions)
         refused = [name for name in late if envoy_admin.refusals(stats, name) > counts.get(name, 0)]
@@ -199,7 +200,7 @@ def take_step(proxy: Proxy, before: dict[str, str], now: dict[str, str], timeout
     """Writes one step of one proxy and waits for it; empty text when all is well."""
     try:
         stats = envoy_admin.subscription_stats(proxy["admin"])
-    except envoy_admin.Unreachable:
+    except envoy_admin.UnreachableError:
         stats = {}
     counts = {name: envoy_admin.refusals(stats, name) for name in now}
     write_folder(proxy["folder"], before, now)
@@ -209,20 +210,22 @@ def take_step(proxy: Proxy, before: dict[str, str], now: dict[str, str], timeout
 def publish(pool: ThreadPoolExecutor, plans: list[tuple[Proxy, list[dict[str, str]]]], timeout: float) -> None:
     """Takes all proxies through their steps together. ``plans``: each proxy with its folder's states, first to last.
 
-    Raises Refused.
+    Raises RefusedError.
     """
     for number in range(1, max((len(states) for _, states in plans), default=1)):
         moving = [(proxy, states[number - 1], states[number]) for proxy, states in plans if len(states) > number]
         moving = [move for move in moving if move[1] != move[2]]
         answers = list(pool.map(lambda move: take_step(*move, timeout), moving))
         if any(answers):
-            raise Refused("\n".join(answer for answer in answers if answer))
+            raise RefusedError("\n".join(answer for answer in answers if answer))
 
 
 def put_back(pool: ThreadPoolExecutor, old: dict[str, dict[str, str]], proxies: list[Proxy], timeout: float) -> None:
     """The former files again, in the same careful order; whatever refuses them is left with what it has."""
-    plans = [(proxy, [now, *steps(now, old[proxy["name"]])]) for proxy in proxies for now in [read_folder(proxy["folder"])]]
-    with contextlib.suppress(Refused):
+    plans = [
+        (proxy, [now, *steps(now, old[proxy["name"]])]) for proxy in proxies for now in [read_folder(proxy["folder"])]
+    ]
+    with contextlib.suppress(RefusedError):
         publish(pool, plans, timeout)
     for proxy in proxies:
         write_folder(proxy["folder"], read_folder(proxy["folder"]), old[proxy["name"]])
@@ -234,14 +237,14 @@ def await_retired(pool: ThreadPoolExecutor, proxies: list[Proxy], addresses: set
     def uses(proxy: Proxy) -> bool:
         try:
             hosts = envoy_admin.cluster_hosts(proxy["admin"])
-        except envoy_admin.Unreachable:
+        except envoy_admin.UnreachableError:
             return False
         return any(host.rpartition(":")[0] in addresses for used in hosts.values() for host in used)
 
     deadline = time.monotonic() + timeout
     users = [proxy for proxy in proxies if addresses]
     while users and time.monotonic() < deadline:
-        users = [proxy for proxy, used in zip(users, list(pool.map(uses, users))) if used]
+        users = [proxy for proxy, used in zip(users, list(pool.map(uses, users)), strict=True) if used]
         time.sleep(POLL_SECONDS * 5 if users else 0)
     return [proxy["name"] for proxy in users]
 
@@ -267,7 +270,7 @@ def file_diff(path: str, before: str, after: str) -> dict[str, str]:
 def diffs(changes: list[tuple[Proxy, dict[str, str], dict[str, str]]]) -> list[dict[str, str]]:
     """One entry a changed file, whole files before and after."""
     return [
-        file_diff(os.path.join(proxy["folder"], name), old.get(name, ""), new.get(name, ""))
+        file_diff(f"{proxy['folder']}/{name}", old.get(name, ""), new.get(name, ""))
         for proxy, old, new in changes
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
@@ -277,7 +280,9 @@ def diffs(changes: list[tuple[Proxy, dict[str, str], dict[str, str]]]) -> list[d
 def run_new(module: AnsibleModule, proxies: list[Proxy], running: set[str]) -> dict[str, Any]:
     """Folders of proxies that do not run, and names nobody had."""
     params = module.params
-    changes = [(proxy, read_folder(proxy["folder"]), proxy["files"]) for proxy in proxies if proxy["name"] not in running]
+    changes = [
+        (proxy, read_folder(proxy["folder"]), proxy["files"]) for proxy in proxies if proxy["name"] not in running
+    ]
     changes = [change for change in changes if change[1] != change[2]]
     zone_before = read(params["zone_file"])
     early = zone_steps(zone_records(zone_before), params["zone"]["records"])[0]
@@ -290,7 +295,9 @@ def run_new(module: AnsibleModule, proxies: list[Proxy], running: set[str]) -> d
     return report(module, changes, zone_before, zone_after)
 
 
-def run_running(module: AnsibleModule, pool: ThreadPoolExecutor, proxies: list[Proxy], running: set[str]) -> dict[str, Any]:
+def run_running(
+    module: AnsibleModule, pool: ThreadPoolExecutor, proxies: list[Proxy], running: set[str]
+) -> dict[str, Any]:
     """Everything to what is given, in order."""
     params = module.params
     live = [proxy for proxy in proxies if proxy["name"] in running]
@@ -322,8 +329,13 @@ def transition(
         write(params["zone_file"], during)
     try:
         publish(pool, [(proxy, [old, *steps(old, new)]) for proxy, old, new in changes], params["timeout"])
-    except Refused as exc:
-        put_back(pool, {proxy["name"]: old for proxy, old, new in changes}, [proxy for proxy, old, new in changes], params["timeout"])
+    except RefusedError as exc:
+        put_back(
+            pool,
+            {proxy["name"]: old for proxy, old, new in changes},
+            [proxy for proxy, old, new in changes],
+            params["timeout"],
+        )
         if zone_before != during:
             write(params["zone_file"], zone_before)
         module.fail_json(msg=f"The former configuration serves on, because Envoy did not take the new one:\n{exc}")
@@ -334,12 +346,15 @@ def transition(
 def unused_folders(root: str, proxies: list[Proxy]) -> list[str]:
     """Folders under the root that belong to no proxy."""
     kept = {proxy["folder"] for proxy in proxies}
-    names = os.listdir(root) if os.path.isdir(root) else []
-    return [path for path in (os.path.join(root, name) for name in sorted(names)) if path not in kept]
+    folders = Path(root).iterdir() if Path(root).is_dir() else []
+    return sorted(str(folder) for folder in folders if str(folder) not in kept)
 
 
 def report(
-    module: AnsibleModule, changes: list[tuple[Proxy, dict[str, str], dict[str, str]]], zone_before: str, zone_after: str
+    module: AnsibleModule,
+    changes: list[tuple[Proxy, dict[str, str], dict[str, str]]],
+    zone_before: str,
+    zone_after: str,
 ) -> dict[str, Any]:
     published = {
         proxy["name"]: sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
@@ -381,7 +396,7 @@ def main() -> None:
     proxies = module.params["proxies"]
     with ThreadPoolExecutor(max_workers=16) as pool:
         alive = pool.map(lambda proxy: envoy_admin.runs(proxy["admin"]), proxies)
-        running = {proxy["name"] for proxy, answers in zip(proxies, list(alive)) if answers}
+        running = {proxy["name"] for proxy, answers in zip(proxies, list(alive), strict=True) if answers}
         if module.params["stage"] == "new":
             result = run_new(module, proxies, running)
         else:

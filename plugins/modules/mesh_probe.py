@@ -117,11 +117,12 @@ import re
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sidecar.mesh.plugins.module_utils.admin import Unreachable, request
+from ansible_collections.sidecar.mesh.plugins.module_utils.admin import UnreachableError, request
 
 Probe = dict[str, Any]
 Answer = dict[str, Any]
@@ -178,13 +179,15 @@ def wrong(probe: Probe, answer: Answer, seen: set[str]) -> str:
 def unlogged(probe: Probe, request_id: str | None) -> str:
     if probe["logs"] and not request_id:
         return "the answer has no x-request-id"
-    silent = [logs["workload"] for logs in probe["logs"] if not any(contains(path, str(request_id)) for path in logs["files"])]
+    silent = [
+        logs["workload"] for logs in probe["logs"] if not any(contains(path, str(request_id)) for path in logs["files"])
+    ]
     return f"request {request_id} is not in the access logs of {', '.join(silent)}" if silent else ""
 
 
 def contains(path: str, text: str) -> bool:
     """Whether one of a log's last lines has the text."""
-    with contextlib.suppress(FileNotFoundError), open(path, "rb") as stream:
+    with contextlib.suppress(FileNotFoundError), Path(path).open("rb") as stream:
         stream.seek(0, 2)
         stream.seek(max(0, stream.tell() - (1 << 20)))
         return text.encode() in stream.read()
@@ -194,8 +197,10 @@ def contains(path: str, text: str) -> bool:
 def unhealthy(probe: Probe) -> str:
     for item in probe["healthy"]:
         try:
-            text = request(item["admin"], f"/stats?filter=^cluster\\.{re.escape(item['cluster'])}\\.membership_healthy$")
-        except Unreachable as exc:
+            text = request(
+                item["admin"], f"/stats?filter=^cluster\\.{re.escape(item['cluster'])}\\.membership_healthy$"
+            )
+        except UnreachableError as exc:
             return f"{item['proxy']} does not answer on its admin interface: {exc}"
         count = text.strip().rpartition(": ")[2] or "none"
         if count != str(item["members"]):
@@ -220,7 +225,8 @@ def run(probe: Probe, timeout: float) -> tuple[bool, str]:
             time.sleep(PAUSE_SECONDS)
             problem = wrong(probe, logged, seen)
         if not problem:
-            return True, f"{probe['name']} ({count} request{'s' if count > 1 else ''}{', ' + ', '.join(sorted(seen)) if seen else ''})"
+            requests = f"{count} request{'s' if count > 1 else ''}"
+            return True, f"{probe['name']} ({', '.join([requests, *sorted(seen)])})"
         if time.monotonic() > deadline:
             return False, f"{probe['name']}: {problem}"
         time.sleep(PAUSE_SECONDS if answer["status"] != 200 else 0.01)
@@ -271,7 +277,10 @@ def main() -> None:
     proven = [line for good, line in results if good]
     failed = [line for good, line in results if not good]
     if failed:
-        module.fail_json(msg="\n".join([f"{len(failed)} of {len(probes)} checks failed:", *(f"  {line}" for line in failed)]), proven=proven)
+        module.fail_json(
+            msg="\n".join([f"{len(failed)} of {len(probes)} checks failed:", *(f"  {line}" for line in failed)]),
+            proven=proven,
+        )
     module.exit_json(changed=False, proven=proven)
 
 
