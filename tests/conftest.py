@@ -1,0 +1,34 @@
+"""Makes the checkout importable as ansible_collections.sidecar.mesh, and its filters resolvable by name, in every test.
+
+Ansible's own loader does it: it finds this collection by the link in .collections, and its dependencies among the
+installed packages. An entry in sys.path could not: there, ansible_collections is one folder and hides every other.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COLLECTIONS = ROOT / ".collections"
+
+
+def _load_collections() -> None:
+    os.environ["ANSIBLE_CONFIG"] = str(ROOT / "ansible.cfg")
+    os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(COLLECTIONS)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ansible_collections"]:
+        del sys.modules[name]
+
+    from ansible.plugins.loader import init_plugin_loader
+    from ansible.utils.collection_loader import AnsibleCollectionConfig
+
+    if AnsibleCollectionConfig.collection_finder is None:
+        init_plugin_loader([str(COLLECTIONS)])
+    found = Path(next(iter(importlib.import_module("ansible_collections.sidecar.mesh").__path__))).resolve()
+    if found != ROOT:
+        raise RuntimeError(f"ansible_collections.sidecar.mesh is {found}, not this checkout {ROOT}")
+
+
+_load_collections()
