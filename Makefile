@@ -1,0 +1,82 @@
+# The commands of this checkout; `make` alone lists them. PYTHON=python3.12 chooses another Python, INVENTORY=path another inventory.
+
+PYTHON ?= python3
+INVENTORY ?= inventory/local
+
+VENV := .venv
+PLAYBOOK := $(VENV)/bin/ansible-playbook -i $(INVENTORY) $(ARGS)
+
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export LC_ALL := C.UTF-8
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: $(VENV)/.demo ## Start the five systems on this machine and prove that each works
+	@$(PLAYBOOK) playbooks/site.yml
+	@$(PLAYBOOK) playbooks/verify.yml
+
+.PHONY: verify
+verify: $(VENV)/.demo ## Prove again that each system works; changes nothing
+	@$(PLAYBOOK) playbooks/verify.yml
+
+.PHONY: reset
+reset: $(VENV)/.demo ## Stop the systems and remove everything the demo made outside this folder
+	@$(PLAYBOOK) playbooks/reset.yml
+
+.PHONY: venv
+venv: $(VENV)/.demo ## Make .venv with all that the demo needs, and nothing else
+
+# The tests' runner needs nothing but Python; it makes the environments of the parts it runs.
+.PHONY: test
+test: ## Run every test that can run here
+	@PYTHON=$(PYTHON) tests/run
+
+.PHONY: unit
+unit: ## Run the unit and golden tests
+	@PYTHON=$(PYTHON) tests/run unit
+
+.PHONY: lint
+lint: ## Run ruff, ansible-lint and mypy
+	@PYTHON=$(PYTHON) tests/run lint mypy
+
+.PHONY: sanity
+sanity: ## Run ansible-test sanity on the oldest and the newest supported ansible-core
+	@PYTHON=$(PYTHON) tests/run sanity
+
+.PHONY: docs
+docs: $(VENV)/.demo ## Generate the role READMEs' variables and the variable reference
+	@$(VENV)/bin/python docs/generate.py
+
+.PHONY: dist
+dist: $(VENV)/.demo ## Build the collection's artifact into dist/
+	@$(VENV)/bin/ansible-galaxy collection build --force --output-path dist
+
+.PHONY: clean
+clean: ## Remove .venv, caches and test output from this folder (not what the demo made: make reset)
+	rm -rf $(VENV) .cache dist tests/output
+
+# An environment made elsewhere, or by a Python that is gone, is made anew: its programs name both by absolute path.
+ifneq ($(shell $(VENV)/bin/python -c '' 2>/dev/null && cat $(VENV)/.made-in),$(CURDIR))
+.PHONY: $(VENV)/.made-in
+endif
+
+$(VENV)/.made-in:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on PATH. Name a Python >= 3.11: make PYTHON=... $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$$($(PYTHON) --version) is too old. Name a Python >= 3.11: make PYTHON=... $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Making $(VENV) (about half a minute, once)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@echo $(CURDIR) > $@
+
+# Without --no-compile pip spends most of its time on bytecode of collections that nobody loads.
+$(VENV)/.%: requirements-%.txt requirements.txt $(VENV)/.made-in
+	@$(VENV)/bin/pip install --quiet --no-compile --requirement $<
+	@touch $@

@@ -1,0 +1,120 @@
+"""The command tests/run: runs parts, reports them, and sums them up in its last line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from textwrap import shorten
+
+from parts import applications, artifact, demo, importer, molecule, pytests, sanity, static
+from parts.running import OUTPUT, Check, Log, Skipped, make_test_venv
+
+TAIL = 80
+"""How many lines of a failed part's log are shown."""
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    title: str
+    run: Callable[[Log], list[Check]]
+    alone: bool = False
+    """It starts a mesh or measures time: nothing else runs beside it."""
+
+
+PARTS = [
+    # The longest first: all others have ended when it has, two at a time.
+    Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run),
+    Part("unit", "unit and golden tests", pytests.unit),
+    Part("mypy", "mypy --strict on the model and the builders", static.mypy),
+    Part("lint", "ruff, and ansible-lint with profile production", static.lint),
+    Part("changelog", "changelog fragments", static.changelog),
+    Part("applications", "the example applications' own tests", applications.run),
+    Part("artifact", "the built artifact, used from a foreign playbook", artifact.run),
+    Part("importer", "galaxy-importer on the built artifact", importer.run),
+    Part("behaviour", "behaviour of real Envoys", pytests.behaviour, alone=True),
+    Part("molecule", "molecule scenario default", molecule.run, alone=True),
+    Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, alone=True),
+]
+
+
+def main() -> int:
+    parts = _chosen_parts()
+    started = time.monotonic()
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    make_test_venv(Log.fresh("venv"))
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        results = dict(pool.map(_run, [part for part in parts if not part.alone]))
+    results |= dict(map(_run, [part for part in parts if part.alone]))
+    return _sum_up(results, time.monotonic() - started)
+
+
+def _chosen_parts() -> list[Part]:
+    parser = argparse.ArgumentParser(
+        prog="tests/run",
+        description="Runs the tests: all parts, or those named.",
+        epilog="\n".join(f"  {part.name:12} {part.title}" for part in PARTS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--list", action="store_true", help="print the parts' names and stop")
+    parser.add_argument("parts", nargs="*", metavar="part", help="one of those below")
+    arguments = parser.parse_args()
+    names = [part.name for part in PARTS]
+    if arguments.list:
+        print("\n".join(names))
+        sys.exit()
+    unknown = sorted(set(arguments.parts) - set(names))
+    if unknown:
+        parser.error(f"no such part: {', '.join(unknown)} (there are: {', '.join(names)})")
+    return [part for part in PARTS if not arguments.parts or part.name in arguments.parts]
+
+
+def _run(part: Part) -> tuple[str, list[Check]]:
+    log = Log.fresh(part.name)
+    started = time.monotonic()
+    try:
+        checks = part.run(log) or [Check(part.title, "failed", "it checked nothing")]
+    except Skipped as reason:
+        checks = [Check(part.title, "skipped", str(reason))]
+    except Exception as error:  # noqa: BLE001 - whatever a part dies of is a failed check, and the others go on
+        log.write(traceback.format_exc())
+        checks = [Check(part.title, "failed", f"{type(error).__name__}: {error}")]
+    lines = [f"== {part.name}: {part.title} ({time.monotonic() - started:.0f} s)", f"   {_counts(checks)}"]
+    failed = [check for check in checks if check.state == "failed"]
+    if failed:
+        lines += [_reported(part.name, check) for check in failed]
+        lines += [f"   the last lines of {log.path}:", log.tail(TAIL)]
+    print("\n".join(lines), flush=True)
+    return part.name, checks
+
+
+def _reported(part: str, check: Check) -> str:
+    return shorten(f"{check.state}: {part}: {check.name}: {check.reason}", width=300, placeholder=" …")
+
+
+def _counts(checks: Iterable[Check]) -> str:
+    number = Counter(check.state for check in checks)
+    return f"{number['passed']} passed, {number['failed']} failed, {number['skipped']} skipped"
+
+
+def _sum_up(results: dict[str, list[Check]], seconds: float) -> int:
+    print(f"\n== Result of {len(results)} parts after {seconds / 60:.1f} minutes")
+    for name, checks in results.items():
+        print(f"   {name:12} {_counts(checks)}")
+    everything = [(name, check) for name, checks in results.items() for check in checks]
+    for state in ("failed", "skipped"):
+        for name, check in everything:
+            if check.state == state:
+                print(_reported(name, check))
+    print(_counts(check for name, check in everything))
+    return int(any(check.state == "failed" for name, check in everything))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""galaxy-importer on the built artifact, offline: all but its own run of ansible-test, which needs a container."""
+
+from __future__ import annotations
+
+import re
+
+from parts.artifact import build
+from parts.running import ROOT, Check, Log, make_home, own_venv, temporary_folder, verdict
+
+
+def run(log: Log) -> list[Check]:
+    # Its pinned requirements do not fit into .venv.
+    tools = own_venv(log, "importer", ["galaxy-importer>=0.4.30"])
+    packages = next((ROOT / ".venv" / "lib").glob("python*/site-packages"))
+    with temporary_folder() as folder:
+        artifact = build(log, folder)
+        env = {
+            **make_home(folder),
+            "PATH": f"{tools}:/usr/bin:/bin",
+            "ANSIBLE_COLLECTIONS_PATH": str(packages),
+            "GALAXY_IMPORTER_TMP_ROOT_DIR": str(folder),
+        }
+        code, output = log.run([tools / "python", "-m", "galaxy_importer.main", artifact], cwd=folder, env=env)
+    remarks = re.findall(r"^(?:WARNING|ERROR).*", output, re.MULTILINE)
+    told = f"{len(remarks)} remarks, the first: {' '.join(remarks[:1])}"
+    return [
+        verdict("galaxy-importer accepts the artifact", not code, f"exit code {code}"),
+        verdict("galaxy-importer has no remarks", not remarks, told),
+    ]

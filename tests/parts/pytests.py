@@ -1,0 +1,15 @@
+"""The parts that are pytest runs in the checkout's .venv."""
+
+from __future__ import annotations
+
+from parts.running import BIN, ROOT, Check, Log, Skipped, pytest
+
+
+def unit(log: Log) -> list[Check]:
+    return pytest(log, "unit", ["tests/unit"], python=BIN / "python")
+
+
+def behaviour(log: Log) -> list[Check]:
+    if not (ROOT / "tests" / "behaviour").is_dir():
+        raise Skipped("tests/behaviour does not exist yet")
+    return pytest(log, "behaviour", ["tests/behaviour"], python=BIN / "python", timeout=1800)
