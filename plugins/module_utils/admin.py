@@ -62,9 +62,6 @@ def file_versions(files: dict[str, str]) -> dict[str, str]:
 def pending(stats: Stats, versions: dict[str, str]) -> list[str]:
     """Files whose version is not active yet; those the proxy has no subscription for are not waited for."""
     late = [name for name, version in versions.items() if accepted_version(stats, name) not in (version, None)]
-    late += [
-        name for name in (CLUSTERS_FILE, LISTENERS_FILE) if name in versions and accepted_version(stats, name) is None
-    ]
     if int(stats.get("cluster_manager.warming_clusters", 0)):
         late.append(CLUSTERS_FILE)
     if int(stats.get("listener_manager.total_listeners_warming", 0)):

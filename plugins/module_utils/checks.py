@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils.check import check
@@ -21,6 +22,8 @@ def probes(model: Item, checks: list[Item], paths: Item) -> list[Item]:
     known = check(checks, CHECKS, "mesh_checks", problems)
     names = {item["name"] for item in [*model["services"], *model["front_proxies"]]}
     for index, item in enumerate(known):
+        if item is None:  # is no dict, which was told
+            continue
         mentioned = [name for name in [item["service"], item["front"], *(item["passes"] or [])] if name]
         problems += [f"mesh_checks[{index}]: {name!r} is not in the mesh" for name in mentioned if name not in names]
         if (item["url"] is None) == (item["grpc"] is None):
@@ -45,7 +48,7 @@ def _probe(model: Item, item: Item, paths: Item) -> Item:
 
 def _grpcurl(item: Item, paths: Item) -> list[str]:
     call = item["grpc"]
-    folder, _, file = f"{paths['applications']}/{call['proto']}".rpartition("/")
+    folder, file = posixpath.split(posixpath.join(paths["applications"], call["proto"]))
     return [
         paths["grpcurl"],
         "-v",

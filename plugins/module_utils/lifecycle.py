@@ -297,8 +297,8 @@ class Lifecycle:
         stages: dict[int, list[str]] = {}
         for name in names:
             stages.setdefault(self._priority(name), []).append(name)
-        for _, stage in sorted(stages.items(), reverse=True):
-            self._until_gone(stage, self._supervisor.remove)
+        for priority in sorted(stages, reverse=True):
+            self._until_gone(stages[priority], self._supervisor.remove)
 
     def _stopped(self, names: Iterable[str]) -> None:
         """Wait for programs that are being stopped."""

@@ -13,6 +13,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils import names
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments, bootstrap
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash
 from ansible_collections.sidecar.mesh.plugins.module_utils.local import DNS_PORT, dns_address
+from ansible_collections.sidecar.mesh.plugins.module_utils.selection import SelectionError
 from ansible_collections.sidecar.mesh.plugins.module_utils.values import seconds
 
 Item = dict[str, Any]
@@ -31,9 +32,11 @@ def local_plan(model: Item, paths: Item) -> Item:
     ``paths``: state (the mesh's folder), python and envoy (binaries), path (PATH of applications), applications
     (folder of the shipped ones), dns_server (the script), and ``versions`` of envoy, applications and dns_server, whose
     change restarts what they run.
-    Returns ``programs`` (for local_processes), ``listeners`` (for local_preflight), ``zone`` (for local_publish),
+    Raises SelectionError for a model of another engine. Returns ``programs`` (for local_processes), ``listeners`` (for local_preflight), ``zone`` (for local_publish),
     ``applications`` (names of shipped ones in use) and ``certificates`` (names of secrets).
     """
+    if model["mesh"]["engine"] != "local":
+        raise SelectionError(f"mesh_engine: {model['mesh']['engine']!r} has no local plan; give a model of engine local")
     replicas = {replica["name"]: replica for replica in model["replicas"]}
     return {
         "programs": sorted(_programs(model, replicas, paths), key=lambda item: (item["priority"], item["name"])),

@@ -45,7 +45,7 @@ def build_model(services: Any, front_proxies: Any = None, settings: dict[str, An
     settings = settings or {}
     problems: list[str] = []
     mesh = _mesh(settings, problems)
-    deployed = "engine" in settings and not problems
+    deployed = settings.get("engine") in MESH["engine"]["choices"]
     services = _section("mesh_services", services, problems)
     front_proxies = _section("mesh_front_proxies", front_proxies, problems)
     if mesh["engine"] == "local":

@@ -121,7 +121,7 @@ def _missing_addresses(listeners: list[Listener]) -> Iterator[str]:
     loopback = sorted({listener.address for listener in listeners if listener.address.startswith("127.")})
     if loopback:
         others = f" and {len(loopback) - 1} more" if len(loopback) > 1 else ""
-        variable = next(listener.variable for listener in listeners if listener.address == loopback[0])
+        variable = next((listener.variable for listener in listeners if listener.address == loopback[0]), "")
         yield (
             f"{variable}: {loopback[0]}: this loopback address{others} cannot be used; every replica has an address in"
             " 127.0.0.0/8, which Linux provides as a whole while the interface lo is up (ip link set lo up)"

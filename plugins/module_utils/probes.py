@@ -103,13 +103,14 @@ def load(stats: str) -> Load:
             sums[kind, what] += int(value)
     tcp = max(0, sums["listener", "cx_active"] - sums["http", "cx_active"])
     active = sums["http", "rq_active"] + tcp
-    return Load(active if {what for _, what in sums} & {"cx_active", "rq_active"} else None, sums["http", "rq_total"])
+    counted = any(what != "rq_total" for (kind, what) in sums)
+    return Load(active if counted else None, sums["http", "rq_total"])
 
 
 def _load(admin: str) -> Load | None:
     """None when nobody answers."""
     try:
-        _, stats = _request("GET", f"http://{admin}/stats?filter=downstream_(cx_active|rq_active|rq_total)$")
+        stats = _request("GET", f"http://{admin}/stats?filter=downstream_(cx_active|rq_active|rq_total)$")[1]
     except (OSError, http.client.HTTPException):
         return None
     return load(stats)
@@ -140,5 +141,5 @@ def _question(ready: Mapping[str, Any]) -> str:
 
 
 def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
+    host, port = text.rsplit(":", 1)
     return host.strip("[]"), int(port)

@@ -29,7 +29,7 @@ PATTERNS: dict[str, tuple[str, str]] = {
         "lower-case letters, digits and '-', starting with a letter, at most 63 characters",
     ),
     "dns_domain": (r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", "a DNS domain without a trailing dot"),
-    "ip": (r"[0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+", "an IP address"),
+    "ip": (r"[0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f.]{0,15}){2,8}", "an IP address"),
     "path": (r"/\S*", "a path starting with '/'"),
     "grpc": (r"[A-Za-z_][\w.]*(/[A-Za-z_]\w*)?", "package.Service or package.Service/Method"),
     "header": (r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "an HTTP header name"),
@@ -660,7 +660,7 @@ CHECKS: Field = {
                     "proto": {
                         "type": "str",
                         "required": True,
-                        "description": "The proto file, from the folder of the shipped applications.",
+                        "description": "The proto file: a path, absolute or from the folder of the shipped applications.",
                     },
                     "message": {"type": "map", "items": {"type": "any"}, "default": {}, "description": "The request."},
                     "tls": {

@@ -103,10 +103,11 @@ def parse_proc_net(text: str, *, listening_only: bool) -> list[BoundSocket]:
     """The sockets in the text of /proc/net/{tcp,udp}{,6}."""
     found = []
     for line in text.splitlines()[1:]:
-        _, local, _, state, _, _, _, uid, _, inode, *_ = line.split()
+        fields = line.split()
+        local, state, uid, inode = fields[1], fields[3], fields[7], fields[9]
         if listening_only and state != _TCP_LISTEN:
             continue
-        address, _, port = local.partition(":")
+        address, port = local.split(":")
         found.append(BoundSocket(_address(address), int(port, 16), int(uid), int(inode)))
     return found
 

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+from ansible_collections.sidecar.mesh.plugins.module_utils import names
 from ansible_collections.sidecar.mesh.plugins.module_utils.proxies import callee_port
 
 Item = dict[str, Any]
@@ -55,7 +56,7 @@ def _services(model: Item) -> Iterator[list[str]]:
 def _fronts(model: Item) -> Iterator[list[str]]:
     for front in model["front_proxies"]:
         for listener in front["listeners"]:
-            yield [front["name"], _url(listener), ", ".join(_routes(front, listener))]
+            yield [front["name"], _url(model, front, listener), ", ".join(_routes(front, listener))]
 
 
 def _routes(front: Item, listener: Item) -> list[str]:
@@ -70,9 +71,12 @@ def _routes(front: Item, listener: Item) -> list[str]:
     ]
 
 
-def _url(listener: Item) -> str:
+def _url(model: Item, front: Item, listener: Item) -> str:
+    mesh = model["mesh"]
+    local = mesh["engine"] == "local"
+    host = "localhost" if local else names.dns_name(front["name"], mesh["namespace"], mesh["domain"])
     scheme = "tcp" if listener["protocol"] == "tcp" else ("https" if listener["tls"] else "http")
-    return f"{scheme}://localhost:{listener['port']}"
+    return f"{scheme}://{host}:{listener['port']}"
 
 
 def _commands(model: Item) -> Iterator[str]:
@@ -85,7 +89,7 @@ def _commands(model: Item) -> Iterator[str]:
             for route in routes:
                 path = route["path"] or route["prefix"]
                 if path and services[route["service"]]["protocol"] != "grpc":
-                    yield f"curl {'-k ' if listener['tls'] else ''}{_url(listener)}{path}"
+                    yield f"curl {'-k ' if listener['tls'] else ''}{_url(model, front, listener)}{path}"
 
 
 def _table(heads: list[str], rows: list[list[str]]) -> list[str]:

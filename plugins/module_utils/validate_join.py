@@ -419,7 +419,7 @@ class _Join:
         mount = self._only_resource(file, kind, name, path) if file else None
         if mount:
             resource = as_list(self.documents[file]["resources"])[0]
-            parent[str(path[-1])] = {key: copy.deepcopy(value) for key, value in resource.items() if key != "@type"}
+            parent[str(path[-1])] = {key: value for key, value in resource.items() if key != "@type"}
             self.joined.mounts.append(mount)
 
     def _inline_secret(self, path: Path, reference: Map) -> None:

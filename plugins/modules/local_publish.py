@@ -124,6 +124,8 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 try:
     from ansible_collections.sidecar.mesh.plugins.module_utils import admin as envoy_admin
+    from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import CLUSTERS_FILE
+    from ansible_collections.sidecar.mesh.plugins.module_utils.names import APPLICATION_CLUSTER
     from ansible_collections.sidecar.mesh.plugins.module_utils.publishing import steps, zone_steps
 except ImportError as exc:
     if exc.name != "yaml":
@@ -239,10 +241,13 @@ def await_retired(pool: ThreadPoolExecutor, proxies: list[Proxy], addresses: set
             hosts = envoy_admin.cluster_hosts(proxy["admin"])
         except envoy_admin.UnreachableError:
             return False
-        return any(host.rpartition(":")[0] in addresses for used in hosts.values() for host in used)
+        # A sidecar's own application is no choice of it.
+        others = [used for cluster, used in hosts.items() if cluster != APPLICATION_CLUSTER]
+        return any(host.rpartition(":")[0] in addresses for used in others for host in used)
 
     deadline = time.monotonic() + timeout
-    users = [proxy for proxy in proxies if addresses]
+    # A proxy that has its endpoints in the bootstrap lets go of them when it is restarted.
+    users = [proxy for proxy in proxies if addresses and CLUSTERS_FILE in proxy["files"]]
     while users and time.monotonic() < deadline:
         users = [proxy for proxy, used in zip(users, list(pool.map(uses, users)), strict=True) if used]
         time.sleep(POLL_SECONDS * 5 if users else 0)

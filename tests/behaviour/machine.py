@@ -31,7 +31,7 @@ Result = dict[str, Any]
 
 def loopback() -> str:
     """A loopback address that, in all likelihood, nobody else uses."""
-    return ".".join(["127", *(str(random.randint(2, 250)) for _ in range(3))])
+    return ".".join(["127", *(str(random.randint(2, 250)) for _round in range(3))])
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 10) -> Any:

@@ -125,6 +125,12 @@ def changed(path: str, **fields: Any) -> Map:
     return documents
 
 
+def with_clusters(*more: Map) -> Map:
+    documents = sidecar()
+    documents["cds.yaml"] = response("cds", *documents["cds.yaml"]["resources"], *more)
+    return documents
+
+
 def without(file: str) -> Map:
     return {name: item for name, item in sidecar().items() if name != file}
 
@@ -407,6 +413,82 @@ MISTAKES: list[tuple[str, Map, str]] = [
         (
             f"{ROUTE_IN}: virtual_hosts[0].routes[0].route.request_mirror_policies[0].cluster: "
             "there is no cluster c (known: app, b)"
+        ),
+    ),
+    (
+        "mirroring everything to no cluster",
+        changed("rds.ingress.yaml/0", request_mirror_policies=[{"cluster": "c"}]),
+        f"{ROUTE_IN}: request_mirror_policies[0].cluster: there is no cluster c (known: app, b)",
+    ),
+    (
+        "mirroring a virtual host to no cluster",
+        changed("rds.ingress.yaml/0/virtual_hosts/0", request_mirror_policies=[{"cluster": "c"}]),
+        f"{ROUTE_IN}: virtual_hosts[0].request_mirror_policies[0].cluster: there is no cluster c (known: app, b)",
+    ),
+    (
+        "tracer to no cluster",
+        changed(
+            f"lds.yaml/1/{MANAGER}",
+            tracing={
+                "provider": {
+                    "name": "envoy.tracers.opentelemetry",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+                        "grpc_service": {"envoy_grpc": {"cluster_name": "c"}},
+                    },
+                }
+            },
+        ),
+        (
+            f"{MANAGER_OUT}.tracing.provider.typed_config.grpc_service.envoy_grpc.cluster_name: "
+            "there is no cluster c (known: app, b)"
+        ),
+    ),
+    (
+        "keys of tokens from no cluster",
+        changed(
+            f"lds.yaml/1/{MANAGER}",
+            http_filters=[
+                {
+                    "name": "jwt",
+                    "typed_config": {
+                        "@type": f"{EXTENSIONS}.filters.http.jwt_authn.v3.JwtAuthentication",
+                        "providers": {
+                            "p": {
+                                "remote_jwks": {
+                                    "http_uri": {"uri": "https://a.example/keys", "cluster": "c", "timeout": "1s"}
+                                }
+                            }
+                        },
+                    },
+                },
+                ROUTER,
+            ],
+        ),
+        (
+            f"{MANAGER_OUT}.http_filters[0].typed_config.providers.p.remote_jwks.http_uri.cluster: "
+            "there is no cluster c (known: app, b)"
+        ),
+    ),
+    (
+        "deprecated field of a cluster, with others of its name in good places",
+        with_clusters(
+            {
+                "name": "good",
+                "cluster_type": {
+                    "name": "envoy.clusters.dns",
+                    "typed_config": {
+                        "@type": f"{EXTENSIONS}.clusters.dns.v3.DnsCluster",
+                        "dns_refresh_rate": "5s",
+                    },
+                },
+                "load_assignment": assignment("good"),
+            },
+            {"name": "bad", "type": "STATIC", "load_assignment": assignment("bad"), "dns_refresh_rate": "5s"},
+        ),
+        (
+            "cds.yaml: resources[3] (bad): dns_refresh_rate: deprecated: "
+            "envoy.config.cluster.v3.Cluster.dns_refresh_rate; use cluster_type envoy.clusters.dns"
         ),
     ),
     (
@@ -701,6 +783,21 @@ def test_a_taken_name_does_not_hide_where_other_problems_are(problems: Callable[
     ]
 
 
+def test_every_unknown_field_of_a_resource_is_told(problems: Callable[[Map], list[str]]) -> None:
+    assert problems(changed("cds.yaml/0", x=1, y=1)) == [
+        f"cds.yaml: resources[0] (app): unknown field {name!r} in envoy.config.cluster.v3.Cluster" for name in "xy"
+    ]
+
+
+def test_a_listener_is_not_taken_for_the_cluster_of_its_name(problems: Callable[[Map], list[str]]) -> None:
+    documents = with_clusters({"name": "egress_8788", "type": "STATIC"})
+    at(documents, "lds.yaml/1")["address"] = address(8080)
+    (problem,) = problems(documents)
+    assert problem.startswith(
+        "lds.yaml: resources[1] (egress_8788): error adding listener: 'egress_8788' has duplicate"
+    )
+
+
 def test_deprecated_fields_are_told_beside_others_of_their_name(problems: Callable[[Map], list[str]]) -> None:
     """json_format is deprecated in the file access log, but not in its log_format."""
     kind = f"{EXTENSIONS}.access_loggers.file.v3.FileAccessLog"
@@ -784,12 +881,15 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
 
 
 def test_the_arguments_it_runs_with_are_used(envoy: Envoy) -> None:
-    def judge(*args: str) -> list[str]:
-        return validate([Config("x", texts(sidecar()), args)], envoy, Cache(None), 1).problems
+    def judge(*args: str, documents: Map | None = None) -> list[str]:
+        return validate([Config("x", texts(documents or sidecar()), args)], envoy, Cache(None), 1).problems
 
     running = ["--config-path", "/etc/envoy/bootstrap.yaml", "--service-cluster", "a", "--service-node", "a-1"]
     running += ["--log-level", "info", "--log-format", "%v", "--concurrency", "1", "--disable-hot-restart"]
     assert judge(*running, "--reject-unknown-dynamic-fields", "--allow-unknown-static-fields") == []
+    assert judge("--allow-unknown-static-fields", documents=changed("cds.yaml/0", x=1)) == [
+        "x: cds.yaml: resources[0] (app): unknown field 'x' in envoy.config.cluster.v3.Cluster"
+    ]
     assert judge("--concurency", "1") == [
         (
             "x: Envoy ended with code 1 without a verdict: PARSE ERROR: Argument: --concurency Couldn't find "
@@ -902,6 +1002,7 @@ def test_the_module_changes_nothing(tmp_path: Path) -> None:
     assert "warnings" not in second
     third = run_module("--check", **arguments)
     assert (third["changed"], third["validated"], third["unchanged"]) == (False, [], ["good"])
+    assert "skipped" not in third  # Ansible would show the task as skipped
 
 
 def test_the_module_names_the_remedy_when_there_is_no_envoy() -> None:
@@ -910,6 +1011,14 @@ def test_the_module_names_the_remedy_when_there_is_no_envoy() -> None:
     assert result["msg"] == f"envoy: no-such-envoy is not on PATH. {remedy}"
     result = run_module(envoy="/no/such/envoy", configs=[])
     assert result["msg"] == f"envoy: /no/such/envoy is not a program that can be run. {remedy}"
+
+
+def test_the_module_warns_when_it_cannot_keep_the_cache(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    warnings = run_module(configs=[], cache=str(tmp_path / "file" / "cache"))["warnings"]
+    assert [text for text in warnings if "cache" in text] == [
+        f"cache: {tmp_path}/file/cache cannot be written (Not a directory), so every config is validated each time"
+    ]
 
 
 def test_the_module_refuses_names_that_say_nothing() -> None:

@@ -122,20 +122,20 @@ def test_port_that_another_process_holds(code: str, proto: str, where: str, chec
 
 
 def test_wildcard_needs_every_address() -> None:
-    with holding(LISTEN, loopback()) as (_, port):
+    with holding(LISTEN, loopback()) as (_pid, port):
         assert f"front proxy edge needs tcp 0.0.0.0:{port}" in preflight(listener("0.0.0.0", port))["msg"]
 
 
 def test_same_port_elsewhere_or_of_the_other_protocol_is_free() -> None:
     address = loopback()
-    with holding(LISTEN, address) as (_, port):
+    with holding(LISTEN, address) as (_pid, port):
         assert preflight(listener(loopback(), port), listener(address, port, "udp")) == FINE
 
 
 @pytest.mark.parametrize(("code", "proto"), [(LISTEN, "tcp"), (UDP, "udp")])
 def test_port_that_the_mesh_itself_holds(code: str, proto: str) -> None:
     address = loopback()
-    with holding(code, address, SIDECAR_MESH=STATE) as (_, port):
+    with holding(code, address, SIDECAR_MESH=STATE) as (_pid, port):
         assert preflight(listener(address, port, proto)) == FINE
 
 
@@ -161,7 +161,7 @@ def test_port_shared_with_a_foreign_process() -> None:
 def test_everything_wrong_is_one_message(tmp_path: Path) -> None:
     address = loopback()
     (tmp_path / "file").touch()
-    with holding(LISTEN, address) as (_, first), holding(LISTEN, address) as (_, second):
+    with holding(LISTEN, address) as (_first_pid, first), holding(LISTEN, address) as (_second_pid, second):
         result = preflight(
             listener(address, first),
             listener(address, second),
@@ -187,7 +187,7 @@ def test_running_mesh_of_many_processes_is_checked_quickly() -> None:
     address = loopback()
     many = (
         "from pathlib import Path\n"
-        "sockets = [socket.create_server((sys.argv[1], 0)) for _ in range(200)]\n"
+        "sockets = [socket.create_server((sys.argv[1], 0)) for _round in range(200)]\n"
         "Path(sys.argv[2]).write_text(' '.join(str(s.getsockname()[1]) for s in sockets))\n"
         "s = sockets[0]"
     )
@@ -210,7 +210,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 def test_port_held_by_somebody_else() -> None:
     """An ordinary user may not look into another one's processes."""
     address = loopback()
-    with holding(LISTEN, address, SIDECAR_MESH=STATE) as (_, port):
+    with holding(LISTEN, address, SIDECAR_MESH=STATE) as (_pid, port):
         (message,) = problems_of_nobody(listener(address, port))
     assert message == (
         f"fronts[0].port: {port}: front proxy edge needs tcp {address}:{port}, which is held by a process of another"

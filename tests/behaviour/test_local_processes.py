@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -105,10 +106,11 @@ def test_many_programs_start_together_and_no_change_is_quick(mesh: Supervisord) 
     programs = [mesh.program(f"p{index}") for index in range(30)]
     began = time.monotonic()
     assert len(mesh.run(programs)["started"]) == 30
-    assert time.monotonic() - began < 10
-    began = time.monotonic()
+    assert time.monotonic() - began < 20, "one after the other would take 30 seconds"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert mesh.run(programs) == NOTHING
-    assert time.monotonic() - began < 2
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1, "most of it is Python's own start"
 
 
 def test_started_leaves_changed_and_unwanted_programs_alone(mesh: Supervisord) -> None:
@@ -367,7 +369,7 @@ def test_restarts_only_what_is_named_and_changed(mesh: Supervisord) -> None:
 def test_failed_restart_puts_the_old_definition_back(mesh: Supervisord) -> None:
     mesh.run([mesh.program("a", environment={"OLD": "1"}), mesh.program("b")])
     wanted = [mesh.program("a", "sh", "-c", "echo oops; exit 4"), mesh.program("b", "sleep", "3601")]
-    for _ in range(2):
+    for _round in range(2):
         mesh.run(wanted)  # the second time, only the file's neighbour knows the old definition
     result = mesh.run(wanted, "restarted")
     assert result["msg"] == (
@@ -412,7 +414,7 @@ def test_program_that_ignores_sigterm_is_killed_after_its_time(mesh: Supervisord
     pid = mesh.pids()["app"]
     began = time.monotonic()
     assert mesh.run([], "pruned")["stopped"] == ["app"]
-    assert 1 <= time.monotonic() - began < 6
+    assert 1 <= time.monotonic() - began < 9
     assert not alive(pid)
 
 
@@ -488,9 +490,10 @@ def test_supervisord_that_does_not_start(idle: Supervisord) -> None:
 
 def test_shutdown_of_many_does_not_take_long(mesh: Supervisord) -> None:
     """Supervisord by itself stops one after the other."""
-    mesh.run([mesh.program(f"p{index}") for index in range(30)])
+    slow = 'trap "sleep 1; exit" TERM; while :; do sleep 0.1; done'
+    mesh.run([mesh.program(f"p{index}", "sh", "-c", slow) for index in range(12)])
     began = time.monotonic()
-    assert len(mesh.run([], "shutdown")["stopped"]) == 30
+    assert len(mesh.run([], "shutdown")["stopped"]) == 12
     assert time.monotonic() - began < 8
 
 
@@ -554,17 +557,41 @@ def test_interrupted_restart_is_finished_by_the_next_run(mesh: Supervisord) -> N
     mesh.run([mesh.program("app", sys.executable, "-c", code, stop_seconds=2)])
     wanted = [mesh.program("app")]
     mesh.run(wanted)
-    stopping = lambda: mesh.rpc().getProcessInfo("app")["statename"] == "STOPPING"  # noqa: E731
-    interrupt(mesh, wanted, "restarted", stopping)
+    interrupt(mesh, wanted, "restarted", lambda: mesh.rpc().getProcessInfo("app")["statename"] == "STOPPING")
     assert mesh.run(wanted) == NOTHING | {"changed": True, "started": ["app"]}
     assert started_with(mesh.pids()["app"])[0] == ["sleep", "3600"]
+
+
+def test_interrupted_run_does_not_forget_what_supervisord_started(mesh: Supervisord) -> None:
+    mesh.run([mesh.program("app", environment={"V": "1"})])
+    mesh.run([mesh.program("app", environment={"V": "2"})])
+    mesh.kill()
+    mesh.start()
+    wanted = [mesh.program("app", "false"), mesh.program("new", ready={"tcp": f"{loopback()}:1"})]
+    interrupt(mesh, wanted, "started", lambda: "new" in mesh.pids())
+    assert "Running again with the old definition: app" in mesh.run(wanted[:1], "restarted")["msg"]
+    assert started_with(mesh.pids()["app"])[1]["V"] == "2"
+
+
+def test_program_that_is_being_stopped_is_started_again(mesh: Supervisord) -> None:
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
+    programs = [mesh.program("app", sys.executable, "-c", code, stop_seconds=2)]
+    mesh.run(programs)
+    mesh.rpc().stopProcess("app", False)
+    assert mesh.run(programs) == NOTHING | {"changed": True, "started": ["app"]}
+    assert alive(mesh.pids()["app"])
 
 
 def test_damaged_file_is_written_anew_and_restarts_nothing(mesh: Supervisord) -> None:
     programs = [mesh.program("app")]
     mesh.run(programs)
     pids = mesh.pids()
-    for damage in (lambda: mesh.programs_file.write_text("[program:app\nnonsense"), mesh.programs_file.unlink):
+    edited = mesh.programs_file.read_text().replace("3600", "1") + "[nonsense\n"
+    for damage in (
+        lambda: mesh.programs_file.write_text("[program:app\nnonsense"),
+        lambda: mesh.programs_file.write_text(edited),
+        mesh.programs_file.unlink,
+    ):
         damage()
         assert without_diff(mesh.run(programs)) == NOTHING | {"changed": True}
         assert mesh.pids() == pids
@@ -706,7 +733,7 @@ def test_no_request_fails_while_an_envoy_is_retired(
     assert not alive(pid)
     assert failures == []
     assert {"one", "two", "slow"} == set(answers)
-    assert took < 6, "it does not wait longer than it must"
+    assert took < 9, "it does not wait longer than it must"
 
 
 def test_idle_connection_does_not_hold_a_drain_up(
@@ -717,7 +744,7 @@ def test_idle_connection_does_not_hold_a_drain_up(
     idle.get()
     began = time.monotonic()
     mesh.run([application], "pruned")
-    assert 0.5 < time.monotonic() - began < 3
+    assert 0.5 < time.monotonic() - began < 8
 
 
 def test_tcp_connection_holds_a_drain_up_until_its_time_is_over(
@@ -730,7 +757,7 @@ def test_tcp_connection_holds_a_drain_up_until_its_time_is_over(
     client.connection.connect()
     began = time.monotonic()
     mesh.run([application], "pruned")
-    assert 3 <= time.monotonic() - began < 6
+    assert 3 <= time.monotonic() - began < 9
 
 
 def test_restart_drains_too(mesh: Supervisord, application: dict[str, Any], envoys: list[Envoy]) -> None:

@@ -6,7 +6,7 @@ from parts.running import BIN, ROOT, Check, Log, Skipped, pytest
 
 
 def unit(log: Log) -> list[Check]:
-    return pytest(log, "unit", ["tests/unit"], python=BIN / "python")
+    return pytest(log, "unit", ["tests/unit", "tests/golden"], python=BIN / "python")
 
 
 def behaviour(log: Log) -> list[Check]:

@@ -24,15 +24,12 @@ NEWEST_PYTHONS = ("3.14", "3.13", "3.12")
 """Those that the newest ansible-core runs on, best first."""
 
 HOME = CACHE / "sanity"
-GET_PIP = '''\
-"""Stands in for get-pip.py: its arguments are packages to install, and two options which nothing else knows."""
+GET_PIP = """\
 import subprocess
 import sys
 
-packages = [argument for argument in sys.argv[1:] if argument not in ("--no-setuptools", "--no-wheel")]
-for command in (["ensurepip"], ["pip", "install", "--quiet"] + packages):
-    subprocess.check_call([sys.executable, "-m"] + command)
-'''
+subprocess.check_call([sys.executable, "-m", "ensurepip"])
+"""
 
 
 @dataclass(frozen=True)

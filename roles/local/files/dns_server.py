@@ -244,7 +244,7 @@ async def serve(address: str, port: int, file: ZoneFile) -> None:
         loop.add_signal_handler(number, stop.set)
     answers = Answers(file)
     tcp = await asyncio.start_server(lambda reader, writer: _serve_tcp(answers, reader, writer), address, port)
-    udp, _ = await loop.create_datagram_endpoint(lambda: _Udp(answers), local_addr=(address, port))
+    udp = (await loop.create_datagram_endpoint(lambda: _Udp(answers), local_addr=(address, port)))[0]
     _log(f"{file.zone} is served on {address} port {port}, UDP and TCP")
     await stop.wait()
     udp.close()

@@ -83,7 +83,7 @@ def test_random_values_survive(tmp_path: Path, seed: int) -> None:
     pieces = [*" \t\n%;#()\\,=[]:$a1é\x85\u2028'", "%(here)s", " ;", "%(program_name).0s", "\n "]
 
     def text() -> str:
-        return "".join(dice.choice(pieces) for _ in range(dice.randrange(12)))
+        return "".join(dice.choice(pieces) for _round in range(dice.randrange(12)))
 
     environment = {f"V{index}": text().strip("'") for index in range(5)}
     assert_survives(tmp_path, program(command=["run", text(), text()], environment=environment))

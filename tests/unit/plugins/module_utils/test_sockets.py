@@ -91,7 +91,7 @@ def test_overlap(one: str, other: str, expected: bool) -> None:
 
 @pytest.mark.parametrize("proto", ["tcp", "udp"])
 def test_bind_error_of_a_free_port_leaves_it_free(port: int, proto: str) -> None:
-    assert [sockets.bind_error(ADDRESS, port, proto) for _ in range(3)] == [0, 0, 0]
+    assert [sockets.bind_error(ADDRESS, port, proto) for _round in range(3)] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("held", [ADDRESS, "0.0.0.0", "::"])
@@ -117,7 +117,7 @@ def test_ipv6_only_is_not_in_the_way_of_ipv4(port: int) -> None:
 def test_connections_that_linger_are_not_in_the_way(listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     client = socket.create_connection((ADDRESS, port))
-    served, _ = listener.accept()
+    served, _other = listener.accept()
     served.close()
     client.close()
     listener.close()

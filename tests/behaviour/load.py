@@ -1,0 +1,177 @@
+"""Load on one HTTP address while something changes: clients that keep their connection, and clients that open a new
+one for every request.
+
+Nothing is repeated: whatever does not end with status 200 is a failure, with its time and its reason. A client that is
+told to leave (``connection: close``) leaves after the answer, as every HTTP client does.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+KEPT, NEW = "kept connection", "new connection"
+ANSWER_SECONDS = 30.0
+_HEAD_END = b"\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer with status 200. ``time``: when it was there, in seconds since the load began."""
+
+    time: float
+    hostname: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    time: float
+    client: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.time:.2f} s, {self.client}: {self.reason}"
+
+
+@dataclass
+class Report:
+    """What became of every request."""
+
+    answers: list[Answer] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        return len(self.answers) + len(self.failures)
+
+    def hostnames(self, begin: float = 0, end: float = float("inf")) -> Counter[str]:
+        """Answers by the header ``hostname``, of the time between."""
+        return Counter(answer.hostname for answer in self.answers if begin <= answer.time < end)
+
+    def first(self, hostname: str) -> float | None:
+        """When a replica answered first."""
+        return next((answer.time for answer in self.answers if answer.hostname == hostname), None)
+
+    def must_be_whole(self, count: int = 1) -> None:
+        """Fails unless so many requests were sent and every one was answered."""
+        shown = "\n".join(f"  {failure}" for failure in self.failures[:20])
+        assert not self.failures, f"{len(self.failures)} of {self.count} requests failed:\n{shown}"
+        assert self.count >= count, f"only {self.count} requests were sent, {count} were wanted"
+
+
+class Load:
+    """Requests from now until the end of the ``with`` block; its report can be read all the time.
+
+    ``kept`` and ``new``: how many clients of each kind; ``pause``: seconds each of them waits between two requests.
+    """
+
+    def __init__(self, port: int, path: str = "/", *, kept: int = 4, new: int = 2, pause: float = 0.005) -> None:
+        self._address = ("127.0.0.1", port)
+        self._request = f"GET {path} HTTP/1.1\r\nhost: localhost\r\n"
+        self._pause = pause
+        self._ends = threading.Event()
+        self._lock = threading.Lock()
+        self.report = Report()
+        self.began = time.time()
+        clients: list[Callable[[], None]] = [self._keep] * kept + [self._renew] * new
+        self._threads = [threading.Thread(target=client, daemon=True) for client in clients]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        for thread in self._threads:
+            thread.join(2 * ANSWER_SECONDS)
+
+    @property
+    def now(self) -> float:
+        """Seconds since the load began: the clock of the report."""
+        return time.time() - self.began
+
+    def wait_for(self, count: int, seconds: float = 180) -> None:
+        """Until that many more requests have come back."""
+        wanted = self.report.count + count
+        self.wait_until(lambda report: report.count >= wanted, f"{count} more requests", seconds)
+
+    def wait_until(self, condition: Callable[[Report], object], what: str, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition(self.report):
+            assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+            time.sleep(0.05)
+
+    def _keep(self) -> None:
+        connection: _Connection | None = None
+        while not self._ends.is_set():
+            connection = self._ask(KEPT, connection)
+        if connection:
+            connection.close()
+
+    def _renew(self) -> None:
+        while not self._ends.is_set():
+            if connection := self._ask(NEW, None):
+                connection.close()
+
+    def _ask(self, client: str, connection: _Connection | None) -> _Connection | None:
+        """One request; the connection, if another may follow on it."""
+        try:
+            connection = connection or _Connection(self._address)
+            status, headers, body = connection.ask(self._request, last=client == NEW)
+        except OSError as error:
+            self._fail(client, f"{type(error).__name__}: {error}")
+            if connection:
+                connection.close()
+            time.sleep(0.02)  # what refuses connections does so thousands of times a second
+            return None
+        if status == 200:
+            with self._lock:
+                self.report.answers.append(Answer(self.now, headers.get("hostname", "")))
+        else:
+            self._fail(client, f"status {status}: {body.strip()[:200]}")
+        time.sleep(self._pause)
+        if headers.get("connection", "").lower() != "close":
+            return connection
+        connection.close()
+        return None
+
+    def _fail(self, client: str, reason: str) -> None:
+        with self._lock:
+            self.report.failures.append(Failure(self.now, client, reason))
+
+
+class _Connection:
+    """HTTP/1.1 with content-length, which is all that is needed here, and many times as fast as http.client."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._socket = socket.create_connection(address, timeout=ANSWER_SECONDS)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def ask(self, request: str, *, last: bool) -> tuple[int, dict[str, str], str]:
+        """Status, headers (names in lower case) and body of the answer. Raises OSError."""
+        self._socket.sendall(f"{request}{'connection: close' if last else 'x: x'}\r\n\r\n".encode())
+        received = b""
+        while _HEAD_END not in received:
+            received += self._receive()
+        head, _, body = received.partition(_HEAD_END)
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        if "content-length" not in headers:
+            raise OSError(f"an answer without content-length: {head[:200]!r}")
+        while len(body) < int(headers["content-length"]):
+            body += self._receive()
+        return int(first.split()[1]), headers, body.decode(errors="replace")
+
+    def _receive(self) -> bytes:
+        received = self._socket.recv(65536)
+        if not received:
+            raise ConnectionResetError("closed before the whole answer was there")
+        return received
+
+    def close(self) -> None:
+        self._socket.close()

@@ -1,0 +1,206 @@
+"""Named inventories, and every file made of them. What changes a byte shows here; the real Envoy has the last word.
+
+``pytest tests/golden --update-golden`` rewrites what is expected.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments
+from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
+from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
+from ansible_collections.sidecar.mesh.plugins.module_utils.validate import Cache, Config, Envoy, validate
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from golden.rules import broken
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+CASES = sorted(path.parent for path in HERE.glob("*/inventory.yml"))
+STATE = "/state"
+BIN = Path(sys.executable).parent
+SHIPPED = ROOT / "inventory" / "local" / "group_vars" / "all"
+
+Files = dict[str, str]
+"""Text by path below the case's folder ``out``."""
+
+
+def model_of(data: dict[str, Any]) -> dict[str, Any]:
+    """The model of an inventory's variables; those of a shipped one begin with the name of its system."""
+    data = dict(data)
+    if "shipped" in data:
+        shipped = yaml.safe_load((ROOT / data.pop("shipped")).read_text())
+        named = {name.partition("_")[2]: value for name, value in shipped.items()}
+        data |= {"mesh_services": named["services"], "mesh_front_proxies": named["fronts"]}
+    services, fronts = data.pop("mesh_services"), data.pop("mesh_front_proxies", [])
+    settings = {name.removeprefix("mesh_"): value for name, value in data.items()}
+    return build_model(services, fronts, {"state_path": STATE, **settings})
+
+
+def load(case: Path) -> dict[str, Any]:
+    return model_of(yaml.safe_load((case / "inventory.yml").read_text()))
+
+
+def files_of(model: dict[str, Any]) -> Files:
+    return {f"{proxy['name']}/{name}": text for proxy in mesh_files(model) for name, text in proxy["files"].items()}
+
+
+def read(folder: Path) -> Files:
+    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*.yaml"))}
+
+
+def rewrite(folder: Path, files: Files) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def differences(expected: Files, found: Files) -> str:
+    """As a diff; empty when there is none."""
+    lines: list[str] = []
+    for name in sorted(expected.keys() | found.keys()):
+        texts = [files.get(name, "").splitlines() for files in (expected, found)]
+        lines += difflib.unified_diff(*texts, f"expected/{name}", f"found/{name}", lineterm="", n=2)
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)
+def test_every_byte(case: Path, request: pytest.FixtureRequest) -> None:
+    found = files_of(load(case))
+    if request.config.getoption("update_golden", default=False):
+        rewrite(case / "out", found)
+    difference = differences(read(case / "out"), found)
+    assert not difference, f"If that is meant: pytest tests/golden --update-golden\n{difference}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)
+def test_rules(case: Path) -> None:
+    for proxy in mesh_files(load(case)):
+        assert broken(proxy["files"]) == []
+
+
+@pytest.fixture(scope="module")
+def envoy() -> Iterator[Envoy]:
+    with Envoy.found(str(BIN / "envoy") if (BIN / "envoy").exists() else "envoy") as program:
+        yield program
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate, to stand for all."""
+    folder = tmp_path_factory.mktemp("certificates")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    private = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "tls.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, *private))
+    (folder / "tls.crt").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    return folder
+
+
+def with_certificates(text: str, certificates: Path) -> str:
+    """Every certificate in the same folder."""
+    lines = []
+    for line in text.splitlines(keepends=True):
+        start, _, path = line.partition("filename: ")
+        lines.append(f"{start}filename: {certificates}/{path.rpartition('/')[2]}" if path else line)
+    return "".join(lines)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)
+def test_the_real_envoy_accepts_it(case: Path, envoy: Envoy, certificates: Path) -> None:
+    model = load(case)
+    configs = []
+    for proxy, made in zip(model["proxies"], mesh_files(model), strict=True):
+        files = {name: with_certificates(text, certificates) for name, text in made["files"].items()}
+        configs.append(Config(proxy["name"], files, arguments(proxy, proxy["name"])))
+    report = validate(configs, envoy, Cache(None), os.cpu_count() or 1)
+    assert (report.problems, report.unchecked) == ([], [])
+    assert report.validated == [config.name for config in configs]
+
+
+def test_the_shipped_systems_are_one_mesh() -> None:
+    """Together they have the same files as alone: none is in another's way."""
+    shipped = [yaml.safe_load(path.read_text()) for path in sorted(SHIPPED.glob("s*.yml"))]
+    lists = {
+        variable: [item for data in shipped for name in data if name.endswith(ending) for item in data[name]]
+        for variable, ending in (("mesh_services", "_services"), ("mesh_front_proxies", "_fronts"))
+    }
+    together = files_of(model_of({"mesh_name": "demo", "mesh_engine": "local", **lists}))
+    alone: Files = {}
+    for case in CASES:
+        if "shipped" in yaml.safe_load((case / "inventory.yml").read_text()):
+            alone |= files_of(load(case))
+    assert differences(alone, together) == ""
+
+
+# The rules themselves
+
+ONE = """
+mesh_engine: local
+mesh_services:
+  - {name: a, command: [x], port: 8081, upstreams: [{service: b, port: 9001}, {service: c, port: 9002, discovery: eds}]}
+  - {name: b, command: [x], port: 8081, health_check: {}}
+  - {name: c, command: [x], port: 8081}
+mesh_front_proxies: [{name: f, listeners: [{port: 8000}, {port: 8001, tls: certs}], routes: [{prefix: /, service: a}]}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("proxy", "file", "old", "new", "rule"),
+    [
+        ("a-1", "lds.yaml", "reuse_port: false", "reuse_port: true", "ingress_8786: may share its port"),
+        ("a-1", "lds.yaml", "name: egress_9001", "name: ingress_8786", "listener ingress_8786: 2 times"),
+        ("a-1", "lds.yaml", "port_value: 9001", "port_value: 9002", "egress_9001: listens on 9002"),
+        ("a-1", "lds.yaml", "normalize_path: true", "normalize_path: false", "ingress_8786: normalize_path is off"),
+        (
+            "a-1",
+            "lds.yaml",
+            "route_config_name: egress_9001",
+            "route_config_name: x",
+            "egress_9001: has the routes None",
+        ),
+        ("a-1", "bootstrap.yaml", "address: 127.", "address: 10.", "admin: listens on 10."),
+        ("a-1", "cds.yaml", "  name: b\n", "  name: d\n", "b: there is no such cluster"),
+        ("a-1", "cds.yaml", "  name: b\n", "  name: d\n", "d: nobody uses this cluster"),
+        ("a-1", "cds.yaml", "removal: true", "removal: false", "b: a replica that left stays"),
+        ("a-1", "cds.yaml", "hostname: b.default.svc.cluster.local", "hostname: b.", "b: a host name with a dot"),
+        ("a-1", "cds.yaml", "b.default.svc.cluster.local.\n", "b\n", "b: DNS is asked for a name without a dot"),
+        ("a-1", "cds.yaml", "  connect_timeout: 1s\n", "", "local_app: leaves something to Envoy's defaults"),
+        ("a-1", "cds.yaml", "type: EDS", "type: STATIC", "c: EDS and no file, or a file and no EDS"),
+        ("a-1", "cds.yaml", "ROUND_ROBIN", "'ROUND_ROBIN'", "cds.yaml: is not in its canonical form"),
+        ("a-1", "eds.c.yaml", "cluster_name: c", "cluster_name: d", "c: the file holds d"),
+        ("a-1", "rds.egress_9001.yaml", "name: egress_9001", "name: x", "egress_9001: the file holds x"),
+        ("a-1", "rds.egress_9001.yaml", "cluster: b", "cluster: c", "rds.egress_9001.yaml: its version is not"),
+        ("f-1", "lds.yaml", "address: true", "address: false", "front_8000: use_remote_address"),
+        (
+            "f-1",
+            "sds.certs.yaml",
+            "filename: /state/certificates/certs/tls.key",
+            "inline_string: x",
+            "certs: a private key",
+        ),
+        ("f-1", "sds.certs.yaml", "watched_directory", "watched", "certs: a new certificate would not be seen"),
+    ],
+)
+def test_each_rule_can_be_broken(proxy: str, file: str, old: str, new: str, rule: str) -> None:
+    made = {item["name"]: item["files"] for item in mesh_files(model_of(yaml.safe_load(ONE)))}
+    files = dict(made[proxy])
+    assert broken(files) == []
+    assert old in files[file]
+    files[file] = files[file].replace(old, new)
+    assert [line for line in broken(files) if line.startswith(rule)] != []

@@ -1,0 +1,255 @@
+"""Steps of a change: whatever two configurations, no step has a route without its cluster or misses a listener."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
+
+import pytest
+from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml
+from ansible_collections.sidecar.mesh.plugins.module_utils.files import proxy_files
+from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
+from ansible_collections.sidecar.mesh.plugins.module_utils.publishing import steps, zone_steps
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+Files = dict[str, str]
+CALLEES = ("b", "c", "d", "e")
+PROTOCOLS = {"b": "http", "c": "grpc", "d": "tcp", "e": "http"}
+
+
+@functools.cache
+def load(text: str) -> dict[str, Any]:
+    """The data of a file; steps have most of their files in common."""
+    data: dict[str, Any] = envoy_yaml.load(text)
+    if "resources" in data:
+        assert data["version_info"] == envoy_yaml.content_hash(data["resources"])
+    return data
+
+
+class Folder:
+    """A config folder as Envoy sees it."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self.clusters = self._resources("cds.yaml")
+        self.listeners = self._resources("lds.yaml")
+
+    def _resources(self, name: str) -> dict[str, Any]:
+        return {item["name"]: item for item in load(self.files[name])["resources"]}
+
+    def network(self, listener: str) -> dict[str, Any]:
+        chain = self.listeners[listener]["filter_chains"][0]
+        found: dict[str, Any] = chain["filters"][0]["typed_config"]
+        return found
+
+    def used(self) -> set[str]:
+        """Clusters that requests may be sent to."""
+        found = set()
+        for name in self.listeners:
+            network = self.network(name)
+            if "rds" not in network:
+                found.add(network["cluster"])
+                continue
+            assert network["rds"]["route_config_name"] == name
+            (routes,) = load(self.files[f"rds.{name}.yaml"])["resources"]
+            assert routes["name"] == name
+            hosts = routes["virtual_hosts"]
+            found |= {route["route"]["cluster"] for host in hosts for route in host["routes"] if "route" in route}
+        return found
+
+    def addresses(self) -> list[tuple[str, int]]:
+        found = [item["address"]["socket_address"] for item in self.listeners.values()]
+        return [(address["address"], address["port_value"]) for address in found]
+
+    def check(self) -> None:
+        """What holds for every folder by itself."""
+        assert self.used() <= set(self.clusters)
+        assert len(set(self.addresses())) == len(self.addresses())
+        for name, cluster in self.clusters.items():
+            if cluster.get("type") == "EDS":
+                (assignment,) = load(self.files[f"eds.{name}.yaml"])["resources"]
+                assert assignment["cluster_name"] == name
+        for name in self.listeners:
+            socket = self.listeners[name]["filter_chains"][0].get("transport_socket")
+            if socket:
+                (secret,) = socket["typed_config"]["common_tls_context"]["tls_certificate_sds_secret_configs"]
+                assert f"sds.{secret['name']}.yaml" in self.files
+        assert all("resources" in load(text) for name, text in self.files.items() if name != "bootstrap.yaml")
+
+
+def check_steps(old: Files, new: Files) -> list[Files]:
+    """Asserts all that a change promises; the steps."""
+    found = steps(old, new)
+    folders = [Folder(files) for files in (old, *found)]
+    before, after = folders[0], Folder(new)
+    assert found == [] if old == new else found[-1] == new
+    for folder in folders:
+        folder.check()
+        assert before.listeners.keys() & after.listeners.keys() <= folder.listeners.keys()
+        assert before.clusters.keys() & after.clusters.keys() <= folder.clusters.keys()
+        assert folder.listeners.keys() <= before.listeners.keys() | after.listeners.keys()
+    for first, second in itertools.pairwise(folders):
+        # Envoy may take the files of one step in any order.
+        both = first.clusters.keys() & second.clusters.keys()
+        assert first.used() | second.used() <= both
+        # A port changes its owner at once, or is free for nobody.
+        assert set(before.addresses()) & set(after.addresses()) <= set(second.addresses())
+    return found
+
+
+@some.composite
+def caller(draw: some.DrawFn) -> dict[str, Any]:
+    """A service with upstreams of every kind."""
+    mode = draw(some.sampled_from(["per_upstream", "shared"]))
+    ports = iter(draw(some.permutations(range(9001, 9006))))
+    upstreams = []
+    for name in draw(some.lists(some.sampled_from(CALLEES), unique=True)):
+        own = mode == "per_upstream" or PROTOCOLS[name] == "tcp" or draw(some.booleans())
+        upstream = {"service": name, "port": next(ports) if own else None}
+        upstream["discovery"] = draw(some.sampled_from(["dns", "static", "eds", None]))
+        upstream["timeout"] = draw(some.sampled_from(["1s", None])) if PROTOCOLS[name] != "tcp" else None
+        upstreams.append(upstream)
+    return {
+        "name": "a",
+        "port": 8081,
+        "command": ["x"],
+        "protocol": draw(some.sampled_from(["http", "tcp"])),
+        "sidecar": {"port": next(ports), "routes": [{"prefix": draw(some.sampled_from(["/", "/a"]))}]},
+        "egress": {"mode": mode, "port": draw(some.sampled_from([15001, 15002]))},
+        "upstreams": upstreams,
+    }
+
+
+@some.composite
+def front(draw: some.DrawFn) -> dict[str, Any]:
+    """A front proxy with listeners of every kind."""
+    services = draw(some.lists(some.sampled_from(["b", "c", "e"]), min_size=1, unique=True))
+    listeners: list[dict[str, Any]] = []
+    for port in draw(some.lists(some.sampled_from([8001, 8002, 8003]), min_size=1, unique=True)):
+        listeners.append(
+            draw(
+                some.sampled_from(
+                    [
+                        {"port": port},
+                        {"port": port, "https_redirect": True},
+                        {"port": port, "tls": {"secret": "one"}},
+                        {"port": port, "tls": {"secret": "two"}},
+                        {"port": port, "protocol": "tcp", "service": "d"},
+                    ]
+                )
+            )
+        )
+    routes = [{"prefix": f"/{name}", "service": name} for name in services]
+    return {"name": "f", "replicas": 1, "listeners": listeners, "routes": routes}
+
+
+def folders_of(service: dict[str, Any], proxy: dict[str, Any], replicas: int) -> list[Files]:
+    callees = [
+        {"name": name, "port": 8081, "command": ["x"], "protocol": PROTOCOLS[name], "replicas": replicas}
+        for name in CALLEES
+    ]
+    model = build_model([service, *callees], [proxy], {"engine": "local", "name": "m", "state_path": "/s"})
+    return [proxy_files(item) for item in model["proxies"] if item["workload"] in ("a", "f")]
+
+
+@settings(database=None, derandomize=True, deadline=None, max_examples=50)
+@given(caller(), caller(), front(), front(), some.integers(0, 2), some.integers(0, 2))
+def test_any_change(
+    old: dict[str, Any],
+    new: dict[str, Any],
+    front_old: dict[str, Any],
+    front_new: dict[str, Any],
+    replicas_old: int,
+    replicas_new: int,
+) -> None:
+    before, after = folders_of(old, front_old, replicas_old), folders_of(new, front_new, replicas_new)
+    for one, other in zip(before, after, strict=True):
+        check_steps(one, other)
+
+
+def files_of(upstreams: str, sidecar_port: int = 8786, **mesh: Any) -> Files:
+    """The folder of service a; ``upstreams``: such as ``b:9001 c:9002``."""
+    entries = [{"service": word[0], "port": int(word[2:])} for word in upstreams.split()]
+    caller = {"name": "a", "port": 8081, "sidecar": {"port": sidecar_port}, "upstreams": entries}
+    callees = [{"name": name, "port": 8081, "protocol": PROTOCOLS[name]} for name in CALLEES]
+    return proxy_files(build_model([caller, *callees], None, mesh)["proxies"][0])
+
+
+def names(found: list[Files], file: str) -> list[str]:
+    """The resources of a file in each step, by the first letter or the port of their names."""
+    return [
+        " ".join(sorted(item["name"].rpartition("_")[2] for item in load(files[file])["resources"])) for files in found
+    ]
+
+
+def test_the_six_steps_of_a_change() -> None:
+    found = check_steps(files_of("b:9001 c:9002"), files_of("b:9001 d:9003"))
+    assert names(found, "cds.yaml") == ["app b c d", "app b c d", "app b c d", "app b c d", "app b c d", "app b d"]
+    assert names(found, "lds.yaml") == [
+        "8786 9001 9002",
+        "8786 9001 9002 9003",
+        "8786 9001 9002 9003",
+        "8786 9001 9002 9003",
+        "8786 9001 9003",
+        "8786 9001 9003",
+    ]
+    assert ["rds.egress_9002.yaml" in files for files in found] == [True, True, True, True, True, False]
+
+
+def test_a_port_changes_its_owner_in_one_step() -> None:
+    found = check_steps(files_of("b:9001 c:9002"), files_of("c:9002 b:8786", sidecar_port=9001))
+    owners = [sorted(name for name in Folder(files).listeners if name.endswith(("8786", "9001"))) for files in found]
+    assert owners == [["egress_9001", "ingress_8786"]] * 3 + [["egress_8786", "ingress_9001"]] * 3
+
+
+def test_routes_that_change_wait_for_clusters() -> None:
+    old, new = files_of("b:9001"), files_of("c:9001")
+    found = check_steps(old, new)
+    routes = [files["rds.egress_9001.yaml"] for files in found]
+    assert routes == [old["rds.egress_9001.yaml"]] * 3 + [new["rds.egress_9001.yaml"]] * 3
+
+
+def test_nothing_to_do() -> None:
+    assert steps(files_of("b:9001"), files_of("b:9001")) == []
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        {},
+        {"cds.yaml": ""},
+        {"cds.yaml": "a: [", "lds.yaml": "- 1"},
+        {"cds.yaml": "resources: 1", "lds.yaml": "resources: [1]"},
+        {"cds.yaml": "resources: [{}]"},
+    ],
+)
+def test_a_folder_that_cannot_be_read_is_replaced(old: Files) -> None:
+    new = files_of("b:9001")
+    found = steps(old, new)
+    assert found[-1] == new
+    assert all(files["bootstrap.yaml"] == new["bootstrap.yaml"] for files in found)
+
+
+def test_a_bootstrap_that_holds_everything_has_one_step() -> None:
+    old, new = files_of("b:9001", config_delivery="static"), files_of("c:9001", config_delivery="static")
+    assert set(new) == {"bootstrap.yaml"}
+    assert steps(old, new) == steps(files_of("b:9001"), new) == [new]
+
+
+def test_arguments_are_not_changed() -> None:
+    old, new = files_of("b:9001"), files_of("c:9002")
+    copies = dict(old), dict(new)
+    steps(old, new)[-1].clear()
+    assert (old, new) == copies
+
+
+def test_names_are_there_before_they_are_asked_for_and_until_nobody_asks() -> None:
+    old = {"stays": ["1", "2"], "goes": ["3"]}
+    new = {"stays": ["2", "4"], "comes": ["5"]}
+    assert zone_steps(old, new) == (
+        {"stays": ["1", "2"], "goes": ["3"], "comes": ["5"]},
+        {"stays": ["2", "4"], "goes": ["3"], "comes": ["5"]},
+    )
+    assert zone_steps({}, new) == (new, new)
