@@ -261,6 +261,9 @@ class Mesh:
 
         wait_until(gone, f"no process of {self.name} is left")
         shutil.rmtree(self.state, ignore_errors=True)
+        # As role local marks the mesh among those that use the tools.
+        mark = hashlib.sha1(str(self.state).encode(), usedforsecurity=False).hexdigest()
+        shutil.rmtree(TOOLS / "sidecar-mesh" / "meshes" / mark, ignore_errors=True)
 
 
 class Home:
@@ -270,8 +273,8 @@ class Home:
         self.folder = folder
         self.states = folder / "sidecar-mesh"
         self.meshes: list[Mesh] = []
-        # The last mesh of a state folder takes the tools away with it. Here another one is always left.
-        (self.states / "other").mkdir(parents=True)
+        # The last mesh that uses the tools takes them away with it. Here another one is always left.
+        (TOOLS / "sidecar-mesh" / "meshes" / "tests").mkdir(parents=True, exist_ok=True)
 
     def environment(self) -> dict[str, str]:
         ours = ("ANSIBLE_", "PYTEST_", "PYTHON", "VIRTUAL_ENV", "XDG_", "SIDECAR_MESH")
@@ -295,6 +298,7 @@ class Home:
 def new_home() -> Iterator[Home]:
     """A home that ends with the block, and with it all of its meshes, whatever happened."""
     home = Home(Path(tempfile.mkdtemp(prefix="mesh-")))
+    home.folder.chmod(0o755)
     try:
         yield home
     finally:
