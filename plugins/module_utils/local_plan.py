@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -32,15 +33,19 @@ def local_plan(model: Item, paths: Item) -> Item:
     ``paths``: state (the mesh's folder), python and envoy (binaries), path (PATH of applications), applications
     (folder of the shipped ones), dns_server (the script), and ``versions`` of envoy, applications and dns_server, whose
     change restarts what they run.
-    Raises SelectionError for a model of another engine. Returns ``programs`` (for local_processes), ``listeners`` (for local_preflight), ``zone`` (for local_publish),
-    ``applications`` (names of shipped ones in use) and ``certificates`` (names of secrets).
+    Returns ``programs`` (for local_processes), ``listeners`` and ``binaries`` (for local_preflight), ``zone`` (for
+    local_publish), ``applications`` (names of shipped ones in use) and ``certificates`` (names of secrets).
+
+    Raises SelectionError for a model of another engine.
     """
     if model["mesh"]["engine"] != "local":
-        raise SelectionError(f"mesh_engine: {model['mesh']['engine']!r} has no local plan; give a model of engine local")
+        engine = model["mesh"]["engine"]
+        raise SelectionError(f"mesh_engine: {engine!r} has no local plan; give a model of engine local")
     replicas = {replica["name"]: replica for replica in model["replicas"]}
     return {
         "programs": sorted(_programs(model, replicas, paths), key=lambda item: (item["priority"], item["name"])),
         "listeners": list(_listeners(model)),
+        "binaries": list(_binaries(model, paths)),
         "zone": zone(model),
         "applications": sorted({name for service in model["services"] for name in _shipped(service)}),
         "certificates": sorted({name for proxy in model["proxies"] for name in proxy["secrets"]}),
@@ -180,6 +185,21 @@ def _listeners(model: Item) -> Iterator[Item]:
             yield _listening(
                 listener["address"], listener["port"], proxy["name"], f"{where} {listener['direction']} port"
             )
+
+
+def _binaries(model: Item, paths: Item) -> Iterator[Item]:
+    """The program every service runs, as its first replica looks for it."""
+    first = {replica["workload"]: replica for replica in model["replicas"] if replica["index"] == 1}
+    for service in model["services"]:
+        if service["name"] in first:
+            variables = environment(service, first[service["name"]], paths)
+            program = expand(service["command"][0], variables)
+            folder = expand(service["directory"] or paths["state"], variables)
+            yield {
+                "path": os.path.join(folder, program) if "/" in program else program,  # noqa: PTH118 - text in, text out
+                "search": variables["PATH"],
+                "variable": f"mesh_services ({service['name']}): command",
+            }
 
 
 def _listening(address: str, port: int, owner: str, variable: str) -> Item:

@@ -43,11 +43,12 @@ class Listener:
 
 @dataclass(frozen=True)
 class Setting:
-    """A path or name, the variable that has it, and what to do about it."""
+    """A path or name, the variable that has it, what to do about it, and where a name is looked up if not on PATH."""
 
     value: str
     variable: str
     remedy: str = ""
+    search: str = ""
 
 
 def check_listeners(listeners: Iterable[Listener], state_folder: str) -> Iterator[str]:
@@ -89,8 +90,8 @@ def check_unix_sockets(paths: Iterable[Setting]) -> Iterator[str]:
 def check_binaries(binaries: Iterable[Setting]) -> Iterator[str]:
     """Programs that are not there, or cannot be executed."""
     for binary in binaries:
-        if not shutil.which(binary.value):
-            path = os.environ.get("PATH", os.defpath)
+        path = binary.search or os.environ.get("PATH", os.defpath)
+        if not shutil.which(binary.value, path=path):
             where = "is no executable file" if os.sep in binary.value else f"is not on PATH ({path})"
             yield f"{binary.variable}: {binary.value}: {where}; {binary.remedy or 'install it, or name another'}"
 

@@ -75,11 +75,13 @@ class Outcome:
         if self.code is None:
             return f"Envoy was stopped because it had not finished within {self.output}"
         number = -self.code if self.code < 0 else self.code - 128
+        critical = self.messages("critical")  # the first says why, such as a limit of the host; a stack trace follows
         last = " ".join(self.output.partition("Brief USAGE")[0].split())[-_MAX_REASON:] or "no output"
+        text = critical[0][:_MAX_REASON] if critical else last
         if number > 0:
             names = {item.value: item.name for item in signal.Signals}
-            return f"Envoy was ended by signal {number} ({names.get(number, 'unknown')}): {last}"
-        return f"Envoy ended with code {self.code} without a verdict: {last}"
+            return f"Envoy was ended by signal {number} ({names.get(number, 'unknown')}): {text}"
+        return f"Envoy ended with code {self.code} without a verdict: {text}"
 
 
 Run = Callable[[Map], Outcome]
@@ -239,6 +241,10 @@ def start(joined: Joined) -> Map:
     return without(joined.tree, [mount for mount in joined.mounts if mount.path in joined.broken])
 
 
+class _NoVerdictError(Exception):
+    """Envoy could not look at a config, which says nothing about the config; the text says why."""
+
+
 class _Search:
     """One config's mistakes. ``tree`` loses each of them once it is known."""
 
@@ -272,7 +278,10 @@ class _Search:
         if found.path is not None:
             return found.path, found
         hints = self._hints(found.reason)
-        guilty = self._confirm(hints) or self._bisect()
+        try:
+            guilty = self._confirm(hints) or self._bisect()
+        except _NoVerdictError as exc:
+            return None, Refusal(f"{found.reason} (where is not known: {exc})")
         if guilty is None:  # only together with another: a taken address
             quoted = [mount for mount in hints if f"'{mount.name}'" in found.reason]
             quoted.sort(key=lambda mount: str(mount.path[1])[:-1] not in found.reason)  # "error adding listener: 'x'"
@@ -348,6 +357,8 @@ class _Search:
 
     def _refused_without(self, mounts: Iterable[Mount]) -> Outcome | None:
         outcome = self.run(without(self.tree, mounts))
+        if not outcome.accepted and not outcome.refused:
+            raise _NoVerdictError(outcome.failure())
         return outcome if outcome.refused else None
 
     # -- deprecated fields

@@ -102,6 +102,10 @@ options:
         description: What to do when it is missing.
         type: str
         default: install it, or name another
+      search:
+        description: Folders in which a name is looked up, like E(PATH) and in place of it.
+        type: str
+        default: ""
 seealso:
   - module: sidecar.mesh.local_processes
 """
@@ -161,6 +165,7 @@ BINARY = {
     "path": {"type": "str", "required": True},
     "variable": {"type": "str", "required": True},
     "remedy": {"type": "str", "default": "install it, or name another"},
+    "search": {"type": "str", "default": ""},
 }
 ARGUMENTS = {
     "state_folder": {"type": "path", "required": True},
@@ -191,7 +196,10 @@ def check(params: dict[str, Any]) -> list[str]:
 
 
 def settings(entries: list[dict[str, Any]]) -> list[preflight.Setting]:
-    return [preflight.Setting(entry["path"], entry["variable"], entry.get("remedy", "")) for entry in entries]
+    return [
+        preflight.Setting(entry["path"], entry["variable"], entry.get("remedy", ""), entry.get("search", ""))
+        for entry in entries
+    ]
 
 
 if __name__ == "__main__":

@@ -278,6 +278,9 @@ def serve(protocol: str, address: str, port: int, name: str) -> Application:
 class Mesh:
     """The Envoys of an inventory, and an application for every replica."""
 
+    kubelet = False
+    """Whether config folders change as those of pods do."""
+
     def __init__(self, folder: Path, inventory: str) -> None:
         """``inventory``: YAML, or JSON, with services, front_proxies and settings; FRONT, FRONT2 … are free ports."""
         self.folder = folder
@@ -370,8 +373,12 @@ class Mesh:
     def _write(self) -> None:
         write(self.folder / "zone.json", json.dumps(zone(self.model)))
         for proxy in mesh_files(self.model):
+            folder = Path(proxy["folder"])
+            if self.kubelet:
+                swap(folder, proxy["files"])
+                continue
             for name, text in proxy["files"].items():
-                write(Path(proxy["folder"], name), text)
+                write(folder / name, text)
 
     def _start_dns(self) -> None:
         address = dns_address(self.name)
@@ -402,10 +409,22 @@ def write(path: Path, text: str) -> None:
     fresh.rename(path)
 
 
+def swap(folder: Path, files: dict[str, str]) -> None:
+    """A folder's whole content as the kubelet changes that of a volume: files are links through a link that moves."""
+    version = folder / f"..{secrets.token_hex(4)}"
+    for name, text in files.items():
+        write(version / name, text)
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(f"..data/{name}")
+    (folder / "..new").symlink_to(version.name)
+    (folder / "..new").rename(folder / "..data")
+
+
 @contextlib.contextmanager
-def running(folder: Path, inventory: str) -> Iterator[Mesh]:
+def running(folder: Path, inventory: str, *, kubelet: bool = False) -> Iterator[Mesh]:
     """A mesh for the length of a block."""
     mesh = Mesh(folder, inventory)
+    mesh.kubelet = kubelet
     try:
         mesh.start()
         yield mesh

@@ -31,6 +31,7 @@ from behaviour.envoys import (
     send,
     serve,
     statuses,
+    swap,
     write,
 )
 from behaviour.machine import loopback, wait_until
@@ -46,9 +47,9 @@ def mesh(tmp_path: Path) -> Iterator[Run]:
     """Starts a mesh for one test; ``before`` may prepare its folder."""
     with contextlib.ExitStack() as stack:
 
-        def start(inventory: str, before: Callable[[Path], None] = lambda _: None) -> Mesh:
+        def start(inventory: str, before: Callable[[Path], object] = lambda _: None, *, kubelet: bool = False) -> Mesh:
             before(tmp_path)
-            return stack.enter_context(running(tmp_path, inventory))
+            return stack.enter_context(running(tmp_path, inventory, kubelet=kubelet))
 
         yield start
 
@@ -76,6 +77,20 @@ def test_every_discovery_spreads_requests_evenly_and_follows_a_change(mesh: Run,
     # The sidecar of the third was never stopped.
     running_mesh.change(DISCOVERIES % discovery)
     wait_until(lambda: len(names(front, 6)) == 3, "the third replica gets requests again")
+
+
+@pytest.mark.parametrize("discovery", ["static", "eds"])
+def test_envoy_sees_a_change_as_the_kubelet_makes_it(mesh: Run, discovery: str) -> None:
+    """A link in the folder moves; the files themselves, which are links too, do not change."""
+    inventory = DISCOVERIES % discovery
+    running_mesh = mesh(inventory, kubelet=True)
+    front = running_mesh.front()
+    running_mesh.change(inventory.replace("replicas: 3", "replicas: 1"))
+    wait_until(lambda: names(front, 6) == {"web-1": 6}, "endpoints are read again")
+    running_mesh.change(
+        inventory.replace("{prefix: /, service: web}", "{prefix: /, service: web, prefix_rewrite: /new}")
+    )
+    wait_until(lambda: get(front, "/").seen["path"] == "/new", "routes are read again")
 
 
 def test_a_service_that_runs_elsewhere_is_called_at_its_endpoints(mesh: Run) -> None:
@@ -442,8 +457,8 @@ def _listening(pid: int) -> set[str]:
 # TLS
 
 
-def _certificate(folder: Path, name: str) -> x509.Certificate:
-    """A new self-signed certificate as tls.crt and tls.key of a folder."""
+def _certificate(folder: Path, name: str, *, kubelet: bool = False) -> x509.Certificate:
+    """A new self-signed certificate as tls.crt and tls.key of a folder, or of a volume."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -461,8 +476,15 @@ def _certificate(folder: Path, name: str) -> x509.Certificate:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    write(folder / "tls.key", private.decode())
-    write(folder / "tls.crt", certificate.public_bytes(serialization.Encoding.PEM).decode())
+    files = {
+        "tls.key": private.decode(),
+        "tls.crt": certificate.public_bytes(serialization.Encoding.PEM).decode(),
+    }
+    if kubelet:
+        swap(folder, files)
+    else:
+        for file, text in files.items():
+            write(folder / file, text)
     return certificate
 
 
@@ -500,7 +522,8 @@ def test_tls_serves_http_1_and_2_and_new_certificates_without_a_restart(mesh: Ru
     made: dict[str, x509.Certificate] = {}
 
     def certificates(folder: Path) -> None:
-        made.update({name: _certificate(folder / "certificates" / name, name) for name in ("first", "second")})
+        made["first"] = _certificate(folder / "certificates" / "first", "first")
+        made["second"] = _certificate(folder / "certificates" / "second", "second", kubelet=True)
 
     running_mesh = mesh(TLS, certificates)
     front, pid = running_mesh.front(), running_mesh.pid("front-1")
@@ -518,6 +541,8 @@ def test_tls_serves_http_1_and_2_and_new_certificates_without_a_restart(mesh: Ru
     rotated = _certificate(running_mesh.folder / "certificates" / "first", "rotated").serial_number
     wait_until(lambda: _handshake(front, context)[0] == rotated, "the new certificate is served")
     assert _handshake(running_mesh.front("2"), context)[0] == made["second"].serial_number
+    rotated = _certificate(running_mesh.folder / "certificates" / "second", "rotated", kubelet=True).serial_number
+    wait_until(lambda: _handshake(running_mesh.front("2"), context)[0] == rotated, "the new certificate is served")
     assert get(front, tls=_any_certificate("http/1.1")).name == "web-1"
     assert running_mesh.pid("front-1") == pid
 
@@ -528,7 +553,7 @@ def test_tls_refuses_what_is_older_than_1_2(mesh: Run) -> None:
     old = _any_certificate("http/1.1")
     old.set_ciphers("ALL:@SECLEVEL=0")
     old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
-    with pytest.raises(ssl.SSLError):
+    with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
         _handshake(running_mesh.front(), old)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     assert _handshake(running_mesh.front(), old)[2] == "TLSv1.2"

@@ -969,7 +969,7 @@ def listed(**configs: Map) -> list[Map]:
 
 def test_the_module_fails_with_one_message() -> None:
     configs = listed(good=sidecar(), one=changed("lds.yaml/1", x=1), two=without("eds.b.yaml"))
-    result = run_module(configs=configs, expected_version="v1.36")
+    result = run_module(configs=configs, expected_version="v1.0")
     assert result["failed"]
     assert not result["changed"]
     assert (result["validated"], result["unchanged"], result["refused"]) == (["good"], [], ["one", "two"])
@@ -983,9 +983,9 @@ def test_the_module_fails_with_one_message() -> None:
         ),
     ]
     assert result["problems"] == result["msg"].splitlines()[1:]
-    assert [warning for warning in result["warnings"] if "v1.36" in warning] == [
+    assert [warning for warning in result["warnings"] if "v1.0" in warning] == [
         (
-            f"Envoy {version} validated the configs, but v1.36 will run them and may refuse what passed. "
+            f"Envoy {version} validated the configs, but v1.0 will run them and may refuse what passed. "
             "Set envoy to a binary of that version"
         )
     ]

@@ -15,7 +15,6 @@ import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from behaviour.load import Load
@@ -32,7 +31,7 @@ from behaviour.local_mesh import (
     new_home,
     processes_of,
 )
-from behaviour.machine import alive, loopback, wait_until
+from behaviour.machine import wait_until
 
 REFRESH_SECONDS = 1.1
 """How often Envoys ask for addresses, in the inventory of these tests."""

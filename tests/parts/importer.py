@@ -21,7 +21,12 @@ def run(log: Log) -> list[Check]:
             "GALAXY_IMPORTER_TMP_ROOT_DIR": str(folder),
         }
         code, output = log.run([tools / "python", "-m", "galaxy_importer.main", artifact], cwd=folder, env=env)
-    remarks = re.findall(r"^(?:WARNING|ERROR).*", output, re.MULTILINE)
+    # The importer installs no dependencies, so it knows none of their modules.
+    remarks = [
+        remark
+        for remark in re.findall(r"^(?:WARNING|ERROR).*", output, re.MULTILINE)
+        if not re.search(r"syntax-check\[unknown-module\]: couldn't resolve module/action 'community\.", remark)
+    ]
     told = f"{len(remarks)} remarks, the first: {' '.join(remarks[:1])}"
     return [
         verdict("galaxy-importer accepts the artifact", not code, f"exit code {code}"),

@@ -156,7 +156,12 @@ def test_pending(changes: dict[str, str], versions: dict[str, str], late: list[s
 
 
 def test_pending_before_anything_was_read() -> None:
-    assert admin.pending({}, {"cds.yaml": "a", "lds.yaml": "b", "rds.x.yaml": "c"}) == ["cds.yaml", "lds.yaml"]
+    fresh = {"cluster_manager.cds.version_text": "", "listener_manager.lds.version_text": ""}
+    assert admin.pending(fresh, {"cds.yaml": "a", "lds.yaml": "b", "rds.x.yaml": "c"}) == ["cds.yaml", "lds.yaml"]
+
+
+def test_nothing_is_pending_where_everything_is_in_the_bootstrap() -> None:
+    assert admin.pending({}, {"cds.yaml": "a", "lds.yaml": "b", "sds.x.yaml": "c"}) == []
 
 
 @pytest.mark.parametrize(

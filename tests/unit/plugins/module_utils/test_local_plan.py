@@ -15,6 +15,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.local_plan import (
     zone,
 )
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
+from ansible_collections.sidecar.mesh.plugins.module_utils.selection import SelectionError
 
 PATHS: dict[str, Any] = {
     "state": "/state",
@@ -118,6 +119,12 @@ def test_programs_in_the_order_of_their_start() -> None:
         ("web-2.sidecar", 20),
         ("front-1.front", 30),
     ]
+
+
+def test_another_engine_has_no_local_plan() -> None:
+    with pytest.raises(SelectionError) as error:
+        local_plan(build_model([{"name": "a", "port": 80}]), PATHS)
+    assert str(error.value) == "mesh_engine: 'kubernetes' has no local plan; give a model of engine local"
 
 
 def test_the_dns_server() -> None:

@@ -66,5 +66,16 @@ def test_the_commands_of_probes_take_the_place_of_others() -> None:
     ]
 
 
+def test_on_kubernetes_a_front_has_its_name() -> None:
+    front = {"name": "front", "listeners": [{"port": 80}], "routes": [{"prefix": "/", "service": "a"}]}
+    assert summary(build_model([{"name": "a", "port": 80}], [front], {"namespace": "prod"}))[5:] == [
+        "FRONT PROXY  URL                                     ROUTES",
+        "front        http://front.prod.svc.cluster.local:80  / to a",
+        "",
+        "Try",
+        "  curl http://front.prod.svc.cluster.local:80/",
+    ]
+
+
 def test_a_mesh_without_anything() -> None:
     assert summary(build_model([])) == ["Mesh 'mesh' on engine kubernetes", "", "", "", "Try"]

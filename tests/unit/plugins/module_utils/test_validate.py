@@ -302,6 +302,10 @@ def test_outcomes(outcome: Outcome, accepted: bool, refused: bool) -> None:
     [
         (Outcome(None, "60 s"), "Envoy was stopped because it had not finished within 60 s"),
         (Outcome(-11, "boom\n"), "Envoy was ended by signal 11 (SIGSEGV): boom"),
+        (
+            Outcome(-6, "[critical] assert failure: raise a limit\n[error] #0\n[critical] Caught Aborted\n"),
+            "Envoy was ended by signal 6 (SIGABRT): assert failure: raise a limit",
+        ),
         (Outcome(137, ""), "Envoy was ended by signal 9 (SIGKILL): no output"),
         (
             Outcome(1, "PARSE ERROR: x\n y\n\nBrief USAGE: z"),
@@ -393,6 +397,16 @@ def test_an_envoy_that_is_never_content_comes_to_an_end(text: str) -> None:
     joined = clusters(4)
     assert len(locate(joined, run(joined.tree), run)) == 1
     assert len(runs) < 10
+
+
+def test_an_envoy_that_fails_during_the_search_gives_no_wrong_place() -> None:
+    joined, envoy = clusters(8), FakeEnvoy("c3")
+
+    def run(config: Map) -> Outcome:
+        return envoy(config) if envoy.runs < 2 else Outcome(-9, "gone")
+
+    reason = "no (where is not known: Envoy was ended by signal 9 (SIGKILL): gone)"
+    assert locate(joined, run(joined.tree), run) == [Problem("", "", reason)]
 
 
 def test_a_bootstrap_that_is_refused_alone_is_at_fault() -> None:
