@@ -29,6 +29,11 @@ def listener(direction: str, port: int) -> str:
     return f"{direction}_{port}"
 
 
+def is_egress(listener_name: str) -> bool:
+    """Whether it is the application beside a proxy that uses a listener."""
+    return listener_name.startswith("egress_")
+
+
 def routes_file(listener_name: str) -> str:
     return f"rds.{listener_name}.yaml"
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml
+from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml, names
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import (
     BOOTSTRAP_FILE,
     CLUSTERS_FILE,
@@ -66,6 +66,25 @@ def steps(old: Files, new: Files) -> list[Files]:
         {**kept, **fresh, **known, **every_routes, **fifth, **start},
         dict(new),
     ]
+
+
+def held(old: Files, new: Files) -> Files:
+    """The new files for a sidecar whose application still runs as it was before, and is to be restarted.
+
+    What is new is there already, nothing is gone yet, and the application's own side (its cluster, and the egress
+    listeners it calls with their routes) is as the application knows it.
+    """
+    if CLUSTERS_FILE not in old or CLUSTERS_FILE not in new:
+        return dict(new)
+    clusters_old, clusters_new = _resources(old, CLUSTERS_FILE), _resources(new, CLUSTERS_FILE)
+    listeners_old, listeners_new = _resources(old, LISTENERS_FILE), _resources(new, LISTENERS_FILE)
+    listeners_new = _without(listeners_new, _taking_over(listeners_new, listeners_old))
+    called = {name: item for name, item in listeners_old.items() if names.is_egress(name)}
+    routes = {file: old[file] for file in map(names.routes_file, called) if file in old}
+    application = {name: item for name, item in clusters_old.items() if name == names.APPLICATION_CLUSTER}
+    clusters = {**clusters_new, **_without(clusters_old, set(clusters_new)), **application}
+    listeners = {**listeners_new, **_without(listeners_old, set(listeners_new)), **called}
+    return {**old, **new, **_xds(clusters, listeners), **routes}
 
 
 def zone_steps(old: Records, new: Records) -> tuple[Records, Records]:

@@ -15,6 +15,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.schema import HASHING
 
 Item = dict[str, Any]
 Known = dict[str, Item | None]
+GRPC_HEALTH = "/grpc.health.v1.Health/Check"
 HTTP_ONLY = ("timeout", "retries", "idempotent", "prefix_rewrite", "host_rewrite", "match")
 
 
@@ -189,6 +190,30 @@ def _health_check(path: str, health_check: Item | None, callee: Item) -> Iterato
         yield f"{path}.health_check.type: 'grpc' needs protocol grpc or http2, and {callee['name']!r} has {protocol}"
     if kind == "http" and protocol == "tcp":
         yield f"{path}.health_check.type: 'http' needs an HTTP protocol, and {callee['name']!r} has tcp; give tcp"
+    if health_check and callee["sidecar"] and not callee["endpoints"] and protocol != "tcp":
+        yield from _health_check_passes(path, health_check, callee)
+
+
+def _health_check_passes(path: str, health_check: Item, callee: Item) -> Iterator[str]:
+    """Callers ask through the sidecar; where it refuses the question, every replica is unhealthy for ever."""
+    kind = health_check["type"] or callee["protocol"]
+    asked = GRPC_HEALTH if kind == "grpc" else health_check["path"].partition("?")[0]
+    if kind != "tcp" and not any(_lets_pass(route, asked) for route in callee["sidecar"]["routes"]):
+        yield (
+            f"{path}.health_check: asks for {asked}, which the sidecar of {callee['name']!r} does not let pass; "
+            f"add {{path: {asked}}} to its sidecar.routes"
+        )
+
+
+def _lets_pass(route: Item, asked: str) -> bool:
+    """What a regular expression matches only Envoy knows."""
+    if route["headers"]:
+        return False
+    if route["prefix"] is not None:
+        return asked.startswith(route["prefix"])
+    if route["path"] is not None:
+        return bool(asked == route["path"])
+    return route["grpc"] is None or f"{asked}/".startswith(f"/{route['grpc']}/")
 
 
 def _discovery(path: str, edge: Item, callee: Item, mesh: Item) -> Iterator[str]:

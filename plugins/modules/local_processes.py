@@ -280,6 +280,9 @@ def main() -> None:
         run(lifecycle, module)
     except (LifecycleError, SupervisorError, OSError) as error:
         module.fail_json(msg=str(error), **result(lifecycle, module))
+    if launched:
+        # Nothing ran: what supervisord had in its file from before, it has started by itself.
+        lifecycle.report.started = [entry.name for entry in wanted]
     answer = result(lifecycle, module)
     module.exit_json(**{**answer, "changed": answer["changed"] or launched})
 

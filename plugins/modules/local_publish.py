@@ -65,6 +65,14 @@ options:
     description: Content of the file; C(records) maps names to lists of addresses.
     type: dict
     required: true
+  hold:
+    description:
+      - With O(stage=running), names of sidecars whose application runs as it was before and is still to be restarted.
+      - They keep what that application uses, which are its own cluster and its egress listeners, and nothing of theirs is removed.
+        While there is one, names that are gone stay in the zone.
+    type: list
+    elements: str
+    default: []
   timeout:
     description: Seconds in which proxies must have accepted one step, and stopped using addresses that left the zone.
     type: int
@@ -105,6 +113,17 @@ published:
   returned: always
   sample:
     front-1: [rds.front_8080.yaml]
+created:
+  description: Config folders that were not there, and O(zone_file) if it was not.
+  type: list
+  elements: str
+  returned: with O(stage=new)
+  sample: [/home/me/.local/state/sidecar-mesh/demo/proxies/service-a-3]
+zone_before:
+  description: Content of O(zone_file) as it was; empty where there was none.
+  type: dict
+  returned: with O(stage=new)
+  sample: {ttl: 1, domain: cluster.local, records: {service-a.default.svc.cluster.local: [127.10.20.1]}}
 unused:
   description: Config folders under O(root) that belong to no proxy given.
   type: list
@@ -126,7 +145,7 @@ try:
     from ansible_collections.sidecar.mesh.plugins.module_utils import admin as envoy_admin
     from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import CLUSTERS_FILE
     from ansible_collections.sidecar.mesh.plugins.module_utils.names import APPLICATION_CLUSTER
-    from ansible_collections.sidecar.mesh.plugins.module_utils.publishing import steps, zone_steps
+    from ansible_collections.sidecar.mesh.plugins.module_utils.publishing import held, steps, zone_steps
 except ImportError as exc:
     if exc.name != "yaml":
         raise
@@ -258,10 +277,15 @@ def zone_text(zone: dict[str, Any], records: dict[str, Any]) -> str:
     return json.dumps({**zone, "records": records}, indent=1, sort_keys=True) + "\n"
 
 
-def zone_records(text: str) -> dict[str, Any]:
-    with contextlib.suppress(ValueError, AttributeError):
-        return dict(json.loads(text).get("records", {}))
+def zone_data(text: str) -> dict[str, Any]:
+    """What the DNS server reads; empty where there is nothing, or no zone."""
+    with contextlib.suppress(ValueError, TypeError):
+        return dict(json.loads(text))
     return {}
+
+
+def zone_records(text: str) -> dict[str, Any]:
+    return dict(zone_data(text).get("records", {}))
 
 
 def zone_addresses(text: str) -> set[str]:
@@ -297,7 +321,12 @@ def run_new(module: AnsibleModule, proxies: list[Proxy], running: set[str]) -> d
             write_folder(proxy["folder"], old, new)
         if zone_before != zone_after:
             write(params["zone_file"], zone_after)
-    return report(module, changes, zone_before, zone_after)
+    created = [proxy["folder"] for proxy, old, _ in changes if not old] + ([] if zone_before else [params["zone_file"]])
+    return {
+        **report(module, changes, zone_before, zone_after),
+        "created": created,
+        "zone_before": zone_data(zone_before),
+    }
 
 
 def run_running(
@@ -307,9 +336,11 @@ def run_running(
     params = module.params
     live = [proxy for proxy in proxies if proxy["name"] in running]
     changes = [(proxy, read_folder(proxy["folder"]), proxy["files"]) for proxy in live]
+    changes = [(proxy, old, held(old, new) if proxy["name"] in params["hold"] else new) for proxy, old, new in changes]
     changes = [change for change in changes if change[1] != change[2]]
     zone_before = read(params["zone_file"])
-    zone_after = zone_text(params["zone"], params["zone"]["records"])
+    during = zone_steps(zone_records(zone_before), params["zone"]["records"])[1]
+    zone_after = zone_text(params["zone"], during if params["hold"] else params["zone"]["records"])
     result = report(module, changes, zone_before, zone_after)
     if not module.check_mode:
         transition(module, pool, changes, zone_before, zone_after)
@@ -392,6 +423,7 @@ def main() -> None:
             "root": {"type": "path", "required": True},
             "zone_file": {"type": "path", "required": True},
             "zone": {"type": "dict", "required": True},
+            "hold": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 60},
         },
         supports_check_mode=True,

@@ -106,6 +106,14 @@ def _connection(where: str, tls: ssl.SSLContext | None) -> http.client.HTTPConne
     return http.client.HTTPConnection(host, int(port), timeout=15)
 
 
+def post(where: str, path: str, body: bytes) -> tuple[int, bytes]:
+    """Status and body of the answer."""
+    with contextlib.closing(_connection(where, None)) as connection:
+        connection.request("POST", path, body)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
 def names(where: str, count: int, path: str = "/", headers: dict[str, str] | None = None) -> Counter[str]:
     """How often each replica answered."""
     with contextlib.closing(_connection(where, None)) as connection:
@@ -202,6 +210,14 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):  # the proxy did not wait
             self.end_headers()
             self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        """What it was sent comes back."""
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         pass

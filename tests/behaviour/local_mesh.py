@@ -223,12 +223,19 @@ class Mesh:
     def supervisord(self) -> int:
         return int((self.state / "supervisord.pid").read_text())
 
-    def files(self) -> dict[str, str]:
-        """A hash of every file of the state folder but those that processes write to all the time."""
+    def texts(self) -> dict[str, str]:
+        """The text of every file of the state folder, by its path, but of those that processes write to all the time."""
         return {
-            str(path.relative_to(self.state)): hashlib.sha256(path.read_bytes()).hexdigest()
+            str(path): path.read_text(errors="replace")
             for path in sorted(self.state.rglob("*"))
             if path.is_file() and path.parent.name != "logs" and path.name != "supervisord.pid"
+        }
+
+    def files(self) -> dict[str, str]:
+        """The same as hashes, which are short enough to be shown when they differ."""
+        return {
+            str(Path(path).relative_to(self.state)): hashlib.sha256(text.encode()).hexdigest()[:12]
+            for path, text in self.texts().items()
         }
 
     def log(self, program: str) -> str:

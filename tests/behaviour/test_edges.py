@@ -27,6 +27,7 @@ from behaviour.envoys import (
     call,
     get,
     names,
+    post,
     running,
     send,
     serve,
@@ -367,6 +368,12 @@ def test_egress_per_upstream_reaches_the_upstreams_sidecars(chain: Mesh) -> None
 def test_tcp_from_end_to_end(chain: Mesh) -> None:
     assert send(chain.at("a-1", 9092), b"hello") == b"queue-1:hello"
     assert send(chain.front("2"), bytes(range(256))) == b"queue-1:" + bytes(range(256))
+
+
+def test_bodies_larger_than_the_buffers_pass_both_ways(chain: Mesh) -> None:
+    body = bytes(range(256)) * 8192
+    assert post(chain.front(), "/api/", body) == (200, body)
+    assert post(chain.at("a-1", 8788), "/", body) == (200, body)
 
 
 def test_an_ingress_lets_pass_its_routes_only(chain: Mesh) -> None:

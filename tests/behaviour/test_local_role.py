@@ -70,7 +70,7 @@ def first(home: Home) -> First:
         # Before there is an Envoy, check mode cannot say all.
         tools = home.mesh()
         tools.must_run()
-        tools.reset()
+        tools.must_run("reset")
     predicted = mesh.must_run("site", "--check", "--diff")
     untouched = not mesh.state.exists() and not processes_of(mesh.state)
     play = mesh.must_run("site", "--diff")
@@ -96,11 +96,17 @@ def listener(address: str, port: int) -> Iterator[None]:
         yield
 
 
-def assert_predicted(predicted: Play, play: Play, mesh: Mesh) -> None:
-    """What check mode said is what the run did: programs and files, with their texts."""
+def assert_predicted(predicted: Play, play: Play, before: dict[str, str], mesh: Mesh) -> None:
+    """What check mode said is what the run did: programs, and files with their texts. ``before``: the files' texts.
+
+    What a run takes away and puts back, such as the address of a replica that it restarts, is no change.
+    """
     for key in ("started", "restarted", "stopped"):
         assert predicted.programs(key) == play.programs(key)
-    said, done = predicted.files(mesh.state), play.files(mesh.state)
+    said, done = (
+        {path: text for path, text in run.files(mesh.state).items() if text != before.get(path, "")}
+        for run in (predicted, play)
+    )
     assert sorted(said) == sorted(done)
     assert said == done
 
@@ -116,7 +122,7 @@ def same(old: dict[str, int], new: dict[str, int]) -> dict[str, int]:
 def test_check_mode_on_an_empty_machine_says_what_the_first_run_does_and_does_nothing(first: First) -> None:
     assert first.untouched
     assert first.predicted.changed
-    assert_predicted(first.predicted, first.play, first.mesh)
+    assert_predicted(first.predicted, first.play, {}, first.mesh)
     assert first.play.programs("started") == set(first.mesh.pids())
 
 
@@ -161,13 +167,13 @@ def test_every_log_is_rotated(mesh: Mesh) -> None:
 
 
 def test_scales_up_and_down_as_predicted_without_a_failed_request(mesh: Mesh, port: int) -> None:
-    before, files = mesh.pids(), mesh.files()
+    before, files, texts = mesh.pids(), mesh.files(), mesh.texts()
     mesh.service("a")["replicas"] = 3
     predicted = mesh.predict()
     with Load(port, "/healthz") as load:
         load.wait_for(300)
         play = mesh.must_run("site", "--diff")
-        assert_predicted(predicted, play, mesh)
+        assert_predicted(predicted, play, texts, mesh)
         assert play.programs("started") == {"a-3.application", "a-3.sidecar"}
         assert same(before, mesh.pids()) == before
 
@@ -181,9 +187,9 @@ def test_scales_up_and_down_as_predicted_without_a_failed_request(mesh: Mesh, po
         assert min(counts.values()) > counts.total() / 5, counts
 
         mesh.service("a")["replicas"] = 2
-        predicted = mesh.predict()
+        predicted, texts = mesh.predict(), mesh.texts()
         play = mesh.must_run("site", "--diff")
-        assert_predicted(predicted, play, mesh)
+        assert_predicted(predicted, play, texts, mesh)
         assert play.programs("stopped") == {"a-3.application", "a-3.sidecar"}
         assert mesh.pids() == before
         assert mesh.files() == files
@@ -252,7 +258,7 @@ def test_every_kind_of_change_reaches_running_envoys_without_a_failed_request(me
 
 
 def test_a_restart_reaches_one_replica_at_a_time_and_only_what_changed(mesh: Mesh, port: int) -> None:
-    before = mesh.pids()
+    before, texts = mesh.pids(), mesh.texts()
     mesh.service("a")["environment"]["SERVICE_NAME"] = "another a"
     mesh.service("b")["sidecar"] = {"concurrency": 2}
     predicted = mesh.predict()
@@ -260,7 +266,7 @@ def test_a_restart_reaches_one_replica_at_a_time_and_only_what_changed(mesh: Mes
         load.wait_for(100)
         play = mesh.must_run("site", "--diff")
         load.wait_for(200)
-    assert_predicted(predicted, play, mesh)
+    assert_predicted(predicted, play, texts, mesh)
     assert play.batches("restarted") == [
         {"a-1.application", "b-1.sidecar"},
         {"a-2.application", "b-2.sidecar"},
@@ -334,13 +340,13 @@ def answers(port: int) -> bool:
 
 
 def test_a_run_repairs_all_that_a_killed_supervisord_takes_with_it(mesh: Mesh, port: int) -> None:
-    before = mesh.pids()
+    before, texts = mesh.pids(), mesh.texts()
     os.kill(mesh.supervisord(), signal.SIGKILL)
     wait_until(lambda: not processes_of(mesh.state), "no orphan is left")
     predicted = mesh.predict()
     play = mesh.must_run("site", "--diff")
     assert play.programs("started") == set(before)
-    assert_predicted(predicted, play, mesh)
+    assert_predicted(predicted, play, texts, mesh)
     assert set(mesh.pids()) == set(before)
     assert get(port)[0] == 200
     assert mesh.must_run().changed == []
@@ -434,9 +440,10 @@ def test_a_folder_that_cannot_be_written_is_named(home: Home) -> None:
     locked.mkdir(mode=0o555)
     temporary.mkdir()
     temporary.chmod(0o777)
-    places = {"XDG_STATE_HOME": str(locked), "XDG_DATA_HOME": str(locked), "ANSIBLE_HOME": str(temporary)}
+    places = dict.fromkeys(["XDG_STATE_HOME", "XDG_DATA_HOME"], str(locked))
+    places |= dict.fromkeys(["HOME", "ANSIBLE_HOME", "ANSIBLE_REMOTE_TEMP"], str(temporary))
     prefix = [*nobody, *reader, "--"] if os.geteuid() == 0 else []
-    play = mesh.run("site", prefix=prefix, HOME=str(temporary), USER="nobody", **places)
+    play = mesh.run("site", prefix=prefix, USER="nobody", **places)
     assert play.code
     folder = locked / "sidecar-mesh"
     problem = f"cannot be written by user nobody, since nothing can be made in {locked}; choose another folder"
@@ -462,7 +469,7 @@ def test_meshes_side_by_side_and_a_reset_that_leaves_the_other(home: Home, mesh:
 
     serving = other.pids()
     with Load(other_port, kept=1, new=1) as load:
-        play = mesh.reset()
+        play = mesh.must_run("reset")
         load.wait_for(50)
     load.report.must_be_whole()
     assert play.changed
@@ -472,6 +479,6 @@ def test_meshes_side_by_side_and_a_reset_that_leaves_the_other(home: Home, mesh:
         get(port)
     assert other.pids() == serving
     assert mesh.must_run("reset").changed == []
-    other.reset()
+    other.must_run("reset")
     assert processes_of(other.state) == []
     assert not home.states.exists()

@@ -18,6 +18,11 @@ def test_names_of_files() -> None:
     assert names.secret_file("envoy-certs") == "sds.envoy-certs.yaml"
 
 
+def test_whose_listener_it_is() -> None:
+    found = {direction: names.is_egress(names.listener(direction, 80)) for direction in ("ingress", "egress", "front")}
+    assert found == {"ingress": False, "egress": True, "front": False}
+
+
 def test_no_two_replicas_share_a_name() -> None:
     workloads = ["a", "a-1", "a-1-1", "a-11", "a-2"]
     every = [names.instance(workload, index) for workload in workloads for index in range(1, 120)]

@@ -42,6 +42,8 @@ FOUR_TESTS = "give exactly one of exact, prefix, regex or present"
 OR_ENDPOINTS = "(or give endpoints, if it runs elsewhere)"
 NEEDS = "needs endpoints of {!r} on engine kubernetes; list them, or use dns"
 ELSEWHERE = "a service that runs elsewhere (endpoints) has no sidecar here"
+GRPC_HEALTH = "/grpc.health.v1.Health/Check"
+REFUSED = "asks for {0}, which the sidecar of {1!r} does not let pass; add {{path: {0}}} to its sidecar.routes"
 FIRST = f"{S}[0].upstreams[0]"
 NO_DNS = "'dns' has no use for endpoints; give static or eds, or remove the endpoints"
 
@@ -276,6 +278,37 @@ CASES: dict[str, tuple[str, list[str]]] = {
             f"{S}[2].upstreams[0].health_check.type: 'grpc' needs protocol grpc or http2, and 'q' has tcp",
             f"{F}[0].upstreams[0].health_check.type: 'grpc' needs protocol grpc or http2, and 'a' has http",
         ],
+    ),
+    "health checks that a sidecar refuses": (
+        """
+services:
+  - {name: a, port: 1, sidecar: {routes: [{prefix: /api/}]}, health_check: {path: '/healthz?full'}}
+  - {name: g, port: 1, protocol: grpc, sidecar: {routes: [{prefix: /api.Echo/}]}, health_check: {}}
+  - {name: d, port: 8080, upstreams: [{service: a, port: 2, health_check: {type: http, path: /alive}}]}
+  - {name: h, port: 1, sidecar: {routes: [{prefix: /, headers: [{name: x, exact: y}]}]}, health_check: http}
+  - {name: i, port: 1, protocol: grpc, sidecar: {routes: [{grpc: grpc.health.v1.Health/Watch}]}, health_check: {}}
+""",
+        [
+            f"{S}[0].health_check: {REFUSED.format('/healthz', 'a')}",
+            f"{S}[1].health_check: {REFUSED.format(GRPC_HEALTH, 'g')}",
+            f"{S}[2].upstreams[0].health_check: {REFUSED.format('/alive', 'a')}",
+            f"{S}[3].health_check: {REFUSED.format('/healthz', 'h')}",
+            f"{S}[4].health_check: {REFUSED.format(GRPC_HEALTH, 'i')}",
+        ],
+    ),
+    "health checks that a sidecar lets pass": (
+        """
+services:
+  - {name: a, port: 1, sidecar: {routes: [{path: /a}, {path: /healthz}]}, health_check: {path: '/healthz?a'}}
+  - {name: b, port: 1, sidecar: {routes: [{regex: '/h.*'}]}, health_check: http}
+  - {name: c, port: 1, sidecar: {routes: [{path: /x}]}, health_check: tcp}
+  - {name: d, port: 1, sidecar: false, health_check: http}
+  - {name: e, port: 1, protocol: grpc, sidecar: {routes: [{grpc: grpc.health.v1.Health}]}, health_check: {}}
+  - {name: f, port: 1, protocol: grpc, sidecar: {routes: [{grpc: grpc.health.v1.Health/Check}]}, health_check: {}}
+  - {name: g, port: 1, protocol: tcp, health_check: {}}
+  - {name: h, port: 1, protocol: http2, sidecar: {routes: [{path: /healthz}]}, health_check: {}}
+""",
+        [],
     ),
     # patches that nothing is generated for
     "patches without effect": (
