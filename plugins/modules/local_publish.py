@@ -68,8 +68,8 @@ options:
   hold:
     description:
       - With O(stage=running), names of sidecars whose application runs as it was before and is still to be restarted.
-      - They keep what that application uses, which are its own cluster and its egress listeners, and nothing of theirs is removed.
-        While there is one, names that are gone stay in the zone.
+      - They keep what that application uses, which are its own cluster and its egress listeners, and nothing of theirs
+        is removed. While there is one, names that are gone stay in the zone.
     type: list
     elements: str
     default: []

@@ -224,7 +224,7 @@ class Mesh:
         return int((self.state / "supervisord.pid").read_text())
 
     def texts(self) -> dict[str, str]:
-        """The text of every file of the state folder, by its path, but of those that processes write to all the time."""
+        """The text of every file of the state folder, by its path, but of those that processes write to."""
         return {
             str(path): path.read_text(errors="replace")
             for path in sorted(self.state.rglob("*"))

@@ -259,7 +259,10 @@ def test_every_kind_of_change_reaches_running_envoys_without_a_failed_request(me
 
 def test_a_restart_reaches_one_replica_at_a_time_and_only_what_changed(mesh: Mesh, port: int) -> None:
     before, texts = mesh.pids(), mesh.texts()
+    # The application must listen, and call its sidecar, on other ports than before.
     mesh.service("a")["environment"]["SERVICE_NAME"] = "another a"
+    mesh.service("a")["port"] = 8091
+    mesh.service("a")["upstreams"][0]["port"] = 9011
     mesh.service("b")["sidecar"] = {"concurrency": 2}
     predicted = mesh.predict()
     with Load(port, kept=3) as load:
@@ -273,7 +276,10 @@ def test_a_restart_reaches_one_replica_at_a_time_and_only_what_changed(mesh: Mes
     ]
     after = mesh.pids()
     assert {name for name in before if after[name] != before[name]} == play.programs("restarted")
-    assert get(port)[2].startswith(greeting("another a"))
+    assert get(port)[2] == f"{greeting('another a')}\n  {greeting('b')}\n"
+    for gone in (8081, 9001):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((mesh.address("a-1"), gone), timeout=5)
     assert '"concurrency": 2' in mesh.admin("b-2", "/server_info")
     load.report.must_be_whole(300)
 
