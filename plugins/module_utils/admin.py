@@ -27,7 +27,7 @@ class UnreachableError(OSError):
 
 def request(admin: str, path: str, method: str = "GET") -> str:
     """The body of an answer from ``admin`` (address:port). Raises UnreachableError."""
-    host, _, port = admin.rpartition(":")
+    host, _rest, port = admin.rpartition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=_TIMEOUT)
     try:
         connection.request(method, path)
@@ -50,7 +50,7 @@ def runs(admin: str) -> bool:
 def subscription_stats(admin: str) -> Stats:
     """``{statistic: value}`` of the proxy's subscriptions. Raises UnreachableError."""
     lines = request(admin, f"/stats?filter={_STATS}").splitlines()
-    return {name: value.strip('"') for name, _, value in (line.partition(": ") for line in lines)}
+    return {name: value.strip('"') for name, _rest, value in (line.partition(": ") for line in lines)}
 
 
 def file_versions(files: dict[str, str]) -> dict[str, str]:
@@ -107,7 +107,7 @@ def _scope(name: str) -> str:
         return "cluster_manager.cds"
     if name == LISTENERS_FILE:
         return "listener_manager.lds"
-    kind, _, resource = name.removesuffix(".yaml").partition(".")
+    kind, _rest, resource = name.removesuffix(".yaml").partition(".")
     return f"cluster.{resource}" if kind == "eds" else f".{kind}.{resource}"
 
 

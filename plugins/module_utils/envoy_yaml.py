@@ -10,11 +10,22 @@ import json
 import re
 from typing import Any
 
-import yaml
+try:
+    import yaml
+except ImportError:  # the modules tell the user
+    HAS_YAML = False
+    YAMLError: Any = ValueError
+    _BASE: Any = object
+else:
+    HAS_YAML = True
+    YAMLError = yaml.YAMLError
+    _BASE = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
-YAMLError = yaml.YAMLError
 _UNICODE_LINE_ENDS = re.compile("[\u2028\u2029]")
-_BASE: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_NUMBER = re.compile(
+    r"[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?|0x[0-9a-f.]+(?:p[-+]?[0-9]+)?|inf(?:inity)?|nan)$",
+    re.IGNORECASE,
+)
 
 
 class _EnvoyDumper(_BASE):  # type: ignore[misc]
@@ -30,16 +41,10 @@ def _text(dumper: Any, data: str) -> Any:
     return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 
-_EnvoyDumper.add_representer(str, _text)
-_EnvoyDumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))
-_EnvoyDumper.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?|0x[0-9a-f.]+(?:p[-+]?[0-9]+)?|inf(?:inity)?|nan)$",
-        re.IGNORECASE,
-    ),
-    list("-+.0123456789iInN"),
-)
+if HAS_YAML:
+    _EnvoyDumper.add_representer(str, _text)
+    _EnvoyDumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))
+    _EnvoyDumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789iInN"))
 
 
 def dump(data: Any) -> str:

@@ -69,7 +69,7 @@ def sidecar(service: Item, place: Item, world: Item) -> Item:
         **place,
         "kind": "sidecar",
         "envoy": {key: settings[key] for key in ENVOY},
-        "clusters": [_application(service, place), *(cluster for _, cluster in edges)],
+        "clusters": [_application(service, place), *(cluster for _rest, cluster in edges)],
         "listeners": [_ingress(service, place), *_egress(service, edges, place, world["mesh"])],
         "secrets": [],
         "bootstrap_patch": _patch(service, "bootstrap"),

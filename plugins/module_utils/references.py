@@ -14,7 +14,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.names import hosts as
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema import HASHING_POLICIES, HEADER_TESTS, PATHS
 
 Item = dict[str, Any]
-Known = dict[str, Item | None]
+Known = dict[str, Any]
 GRPC_HEALTH = "/grpc.health.v1.Health/Check"
 HTTP_ONLY = ("timeout", "retries", "idempotent", "prefix_rewrite", "host_rewrite", "match")
 
@@ -324,7 +324,7 @@ def _front_routes(path: str, front: Item, known: Known) -> Iterator[str]:
     http = any(listener["protocol"] == "http" for listener in front["listeners"])
     lists = [(f"{path}.routes", front["routes"])]
     lists += [(f"{path}.virtual_hosts[{i}].routes", host["routes"]) for i, host in enumerate(front["virtual_hosts"])]
-    if http and not any(routes for _, routes in lists):
+    if http and not any(routes for _rest, routes in lists):
         yield f"{path}.routes: is empty; give at least one, such as {{prefix: /, service: {next(iter(known), 'name')}}}"
     yield from _domains(path, front)
     yield from _repeated(f"{path}.virtual_hosts", [host["name"] for host in front["virtual_hosts"]], ".name")

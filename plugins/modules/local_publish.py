@@ -140,18 +140,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
-try:
-    from ansible_collections.sidecar.mesh.plugins.module_utils import admin as envoy_admin
-    from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import CLUSTERS_FILE
-    from ansible_collections.sidecar.mesh.plugins.module_utils.names import APPLICATION_CLUSTER
-    from ansible_collections.sidecar.mesh.plugins.module_utils.publishing import held, steps, zone_steps
-except ImportError as exc:
-    if exc.name != "yaml":
-        raise
-    HAS_YAML = False
-else:
-    HAS_YAML = True
+from ansible_collections.sidecar.mesh.plugins.module_utils import admin as envoy_admin
+from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import CLUSTERS_FILE
+from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import HAS_YAML
+from ansible_collections.sidecar.mesh.plugins.module_utils.names import APPLICATION_CLUSTER
+from ansible_collections.sidecar.mesh.plugins.module_utils.publishing import held, steps, zone_steps
 
 Proxy = dict[str, Any]
 POLL_SECONDS = 0.02
@@ -233,7 +226,7 @@ def publish(pool: ThreadPoolExecutor, plans: list[tuple[Proxy, list[dict[str, st
 
     Raises RefusedError.
     """
-    for number in range(1, max((len(states) for _, states in plans), default=1)):
+    for number in range(1, max((len(states) for _rest, states in plans), default=1)):
         moving = [(proxy, states[number - 1], states[number]) for proxy, states in plans if len(states) > number]
         moving = [move for move in moving if move[1] != move[2]]
         answers = list(pool.map(lambda move: take_step(*move, timeout), moving))
@@ -321,7 +314,8 @@ def run_new(module: AnsibleModule, proxies: list[Proxy], running: set[str]) -> d
             write_folder(proxy["folder"], old, new)
         if zone_before != zone_after:
             write(params["zone_file"], zone_after)
-    created = [proxy["folder"] for proxy, old, _ in changes if not old] + ([] if zone_before else [params["zone_file"]])
+    created = [proxy["folder"] for proxy, old, _new in changes if not old]
+    created += [] if zone_before else [params["zone_file"]]
     return {
         **report(module, changes, zone_before, zone_after),
         "created": created,

@@ -100,7 +100,7 @@ def ask(connection: http.client.HTTPConnection, path: str = "/", headers: dict[s
 
 
 def _connection(where: str, tls: ssl.SSLContext | None) -> http.client.HTTPConnection:
-    host, _, port = where.rpartition(":")
+    host, _rest, port = where.rpartition(":")
     if tls:
         return http.client.HTTPSConnection(host, int(port), timeout=15, context=tls)
     return http.client.HTTPConnection(host, int(port), timeout=15)
@@ -117,18 +117,18 @@ def post(where: str, path: str, body: bytes) -> tuple[int, bytes]:
 def names(where: str, count: int, path: str = "/", headers: dict[str, str] | None = None) -> Counter[str]:
     """How often each replica answered."""
     with contextlib.closing(_connection(where, None)) as connection:
-        return Counter(ask(connection, path, headers).name for _ in range(count))
+        return Counter(ask(connection, path, headers).name for _rest in range(count))
 
 
 def statuses(where: str, count: int, path: str = "/") -> Counter[int]:
     """How often each status came."""
     with contextlib.closing(_connection(where, None)) as connection:
-        return Counter(ask(connection, path).status for _ in range(count))
+        return Counter(ask(connection, path).status for _rest in range(count))
 
 
 def send(where: str, data: bytes, tls: ssl.SSLContext | None = None) -> bytes:
     """The answer of a TCP server that answers once; nothing when there is none behind the proxy."""
-    host, _, port = where.rpartition(":")
+    host, _rest, port = where.rpartition(":")
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=15))
         if tls:
@@ -219,7 +219,7 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_rest: object) -> None:
         pass
 
 
@@ -363,7 +363,7 @@ class Mesh:
 
     def stats(self, name: str) -> dict[str, int]:
         lines = admin.request(self.admin(name), "/stats?usedonly").splitlines()
-        return {key: int(value) for key, _, value in (line.partition(": ") for line in lines) if value.isdecimal()}
+        return {key: int(value) for key, _rest, value in (line.partition(": ") for line in lines) if value.isdecimal()}
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")

@@ -85,7 +85,7 @@ class Load:
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_rest: object) -> None:
         self._ends.set()
         for thread in self._threads:
             thread.join(2 * ANSWER_SECONDS)
@@ -158,9 +158,9 @@ class _Connection:
         received = b""
         while _HEAD_END not in received:
             received += self._receive()
-        head, _, body = received.partition(_HEAD_END)
+        head, _rest, body = received.partition(_HEAD_END)
         first, *lines = head.decode("latin-1").split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        headers = {name.lower(): value.strip() for name, _rest, value in (line.partition(":") for line in lines)}
         if "content-length" not in headers:
             raise OSError(f"an answer without content-length: {head[:200]!r}")
         while len(body) < int(headers["content-length"]):

@@ -89,7 +89,7 @@ class Play:
     @property
     def failure(self) -> str:
         """What the user is told when it fails."""
-        failed = [result for _, result in self.tasks if result.get("failed")]
+        failed = [result for _rest, result in self.tasks if result.get("failed")]
         return str(failed[0].get("msg", failed[0])) if failed else ""
 
     def programs(self, key: str) -> set[str]:
@@ -107,7 +107,7 @@ class Play:
         return dict(shown)
 
     def _results(self) -> Iterator[Item]:
-        for _, result in self.tasks:
+        for _rest, result in self.tasks:
             yield from result.get("results", [result])
 
 
@@ -244,7 +244,7 @@ class Mesh:
     def address(self, replica: str) -> str:
         """The loopback address of a replica, from the DNS server's file."""
         records = json.loads((self.state / "zone.json").read_text())["records"]
-        workload, _, index = replica.rpartition("-")
+        workload, _rest, index = replica.rpartition("-")
         return str(next(ips[int(index) - 1] for name, ips in records.items() if name.startswith(f"{workload}.")))
 
     def admin(self, proxy: str, path: str) -> str:
@@ -328,7 +328,7 @@ def _belongs(pid: int, state: Path) -> bool:
 def environment_of(pid: int) -> dict[str, str]:
     """What a process was started with; nothing when it is gone."""
     pairs = (word.partition("=") for word in _words(pid, "environ"))
-    return {name: value for name, _, value in pairs}
+    return {name: value for name, _rest, value in pairs}
 
 
 def _words(pid: int, file: str) -> list[str]:

@@ -48,7 +48,7 @@ def mesh(tmp_path: Path) -> Iterator[Run]:
     """Starts a mesh for one test; ``before`` may prepare its folder."""
     with contextlib.ExitStack() as stack:
 
-        def start(inventory: str, before: Callable[[Path], object] = lambda _: None, *, kubelet: bool = False) -> Mesh:
+        def start(inventory: str, before: Callable[[Path], object] = Path, *, kubelet: bool = False) -> Mesh:
             before(tmp_path)
             return stack.enter_context(running(tmp_path, inventory, kubelet=kubelet))
 
@@ -151,12 +151,12 @@ front_proxies:
 """)
     front = running_mesh.front()
     for name, values in (("header", "x-user: {}"), ("cookie", "cookie: session={}")):
-        header, _, value = values.partition(": ")
+        header, _rest, value = values.partition(": ")
         owners = [names(front, 3, f"/{name}", {header: value.format(user)}) for user in range(20)]
         assert all(len(owner) == 1 for owner in owners)
         assert len({next(iter(owner)) for owner in owners}) > 1
     assert len(names(front, 10, "/address")) == 1
-    assert len({send(running_mesh.front("2"), b"x") for _ in range(10)}) == 1
+    assert len({send(running_mesh.front("2"), b"x") for _rest in range(10)}) == 1
     # Envoy hands out the cookie where it is missing.
     assert get(front, "/cookie").headers["set-cookie"].startswith("session=")
 
@@ -505,7 +505,7 @@ def _any_certificate(*protocols: str) -> ssl.SSLContext:
 
 def _handshake(where: str, context: ssl.SSLContext) -> tuple[int, str | None, str | None]:
     """Serial number of the served certificate, protocol by ALPN, TLS version."""
-    host, _, port = where.rpartition(":")
+    host, _rest, port = where.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=10) as plain, context.wrap_socket(plain) as connection:
         served = x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
         return served.serial_number, connection.selected_alpn_protocol(), connection.version()
@@ -590,7 +590,7 @@ def test_grpc_spreads_calls_passes_status_and_follows_health(mesh: Run) -> None:
     wait_until(healthy(3), "all three are healthy")
     with grpc.insecure_channel(running_mesh.front()) as channel:
         shares = dict.fromkeys(("echo-1", "echo-2", "echo-3"), 4)
-        wait_until(lambda: Counter(call(channel)[1] for _ in range(12)) == shares, "all get their share")
+        wait_until(lambda: Counter(call(channel)[1] for _rest in range(12)) == shares, "all get their share")
         with pytest.raises(grpc.RpcError) as error:
             call(channel, FAIL)
         assert (error.value.code(), error.value.details()) == (grpc.StatusCode.FAILED_PRECONDITION, "not today")
@@ -601,7 +601,7 @@ def test_grpc_spreads_calls_passes_status_and_follows_health(mesh: Run) -> None:
         running_mesh.applications["echo-2"].health = NOT_SERVING
         wait_until(healthy(2), "one is not healthy any more")
         others = {"echo-1", "echo-3"}
-        wait_until(lambda: {call(channel)[1] for _ in range(12)} == others, "it gets no calls any more")
+        wait_until(lambda: {call(channel)[1] for _rest in range(12)} == others, "it gets no calls any more")
         running_mesh.applications["echo-2"].health = SERVING
         wait_until(healthy(3), "all three are healthy again")
 
@@ -636,7 +636,7 @@ front_proxies:
     ill.answer = lambda path: 503 if path == "/alive" else 200
     wait_until(healthy("web", 2), "one is not healthy any more")
     wait_until(lambda: set(names(front, 12)) == {"web-1", "web-3"}, "it gets no requests any more")
-    ill.answer = lambda _: 200
+    ill.answer = lambda _rest: 200
     wait_until(healthy("web", 3), "all are healthy again")
     wait_until(lambda: names(front, 9) == dict.fromkeys(("web-1", "web-2", "web-3"), 3), "it gets its share again")
 
@@ -644,7 +644,7 @@ front_proxies:
     running_mesh.applications["queue-1"].stop()
     wait_until(healthy("queue", 1), "one is not healthy any more")
     only = {b"queue-2:x"}
-    wait_until(lambda: {send(running_mesh.front("2"), b"x") for _ in range(4)} == only, "it gets no connections")
+    wait_until(lambda: {send(running_mesh.front("2"), b"x") for _rest in range(4)} == only, "it gets no connections")
 
 
 def test_timeouts_answer_504_in_time(mesh: Run) -> None:
@@ -663,7 +663,7 @@ front_proxies:
 """)
 
     def late(seconds: float) -> Callable[[str], int]:
-        return lambda _: time.sleep(seconds) or 200
+        return lambda _rest: time.sleep(seconds) or 200
 
     running_mesh.applications["slow-1"].answer = late(2)
     running_mesh.applications["patient-1"].answer = late(0.5)
@@ -705,13 +705,13 @@ def test_retries_reach_another_replica_when_one_refuses_connections(retries: Mes
 
 def test_idempotent_requests_are_repeated_on_errors_others_are_not(retries: Mesh) -> None:
     ill, front = retries.applications["web-2"], retries.front()
-    ill.answer = lambda _: 503
+    ill.answer = lambda _rest: 503
     assert statuses(front, 30, "/idempotent") == {200: 30}
     assert statuses(front, 30, "/some") == {200: 30}
     assert statuses(front, 30) == {200: 20, 503: 10}
-    ill.answer = lambda _: 404
+    ill.answer = lambda _rest: 404
     assert statuses(front, 30, "/idempotent") == {200: 20, 404: 10}
-    ill.answer = lambda _: None
+    ill.answer = lambda _rest: None
     assert statuses(front, 30, "/idempotent") == {200: 30}
     # The request had been sent: it may have had its effect.
     assert statuses(front, 30) == {200: 20, 503: 10}

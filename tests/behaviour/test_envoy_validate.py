@@ -577,7 +577,7 @@ MISTAKES: list[tuple[str, Map, str]] = [
 @pytest.fixture(scope="module")
 def verdicts(envoy: Envoy) -> list[str]:
     """What is said about all of them, judged together."""
-    return many({name: documents for name, documents, _ in MISTAKES}, envoy).problems
+    return many({name: documents for name, documents, _rest in MISTAKES}, envoy).problems
 
 
 @pytest.mark.parametrize(("name", "message"), [case[::2] for case in MISTAKES], ids=[case[0] for case in MISTAKES])
@@ -660,7 +660,7 @@ def test_a_secret_with_its_certificate_is_accepted(problems: Callable[[Map], lis
 
 
 def test_a_key_of_another_certificate_is_refused(problems: Callable[[Map], list[str]], tmp_path: Path) -> None:
-    (certificate, _), (_, key) = pem(tmp_path, "a"), pem(tmp_path, "b")
+    (certificate, _rest), (_rest, key) = pem(tmp_path, "a"), pem(tmp_path, "b")
     assert problems(with_tls(certificate, key)) == [
         (
             f"sds.cert.yaml: resources[0] (cert): tls_certificate.private_key.filename: Failed to load private "
@@ -836,7 +836,7 @@ def test_a_changed_config_is_validated_again(counted: tuple[Envoy, Callable[[], 
     envoy, runs = counted
     certificate, key = pem(tmp_path, "a")
     assert many({"a": with_tls(certificate, key)}, envoy, tmp_path / "cache").validated == ["a"]
-    _, other = pem(tmp_path, "b")
+    _rest, other = pem(tmp_path, "b")
     key.write_bytes(other.read_bytes())
     report = many({"a": with_tls(certificate, key)}, envoy, tmp_path / "cache")
     assert report.refused == ["a"]

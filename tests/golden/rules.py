@@ -34,7 +34,7 @@ class Config:
         config.clusters = static.get("clusters", []) + data.get("cds.yaml", {}).get("resources", [])
         config.listeners = static.get("listeners", []) + data.get("lds.yaml", {}).get("resources", [])
         for name in data:
-            kind, _, resource = name.removesuffix(".yaml").partition(".")
+            kind, _rest, resource = name.removesuffix(".yaml").partition(".")
             parts = {"rds": config.routes, "eds": config.endpoints, "sds": config.secrets}
             if kind in parts:
                 (parts[kind][resource],) = data[name]["resources"]
@@ -80,7 +80,7 @@ def _names(config: Config) -> Iterator[str]:
     yield from _twice("cluster", (cluster["name"] for cluster in config.clusters))
     yield from _twice("listener", (listener["name"] for listener in config.listeners))
     yield from _twice("address", (str(_address(listener)) for listener in config.listeners))
-    for _, _, routes in config.managers():
+    for _rest, _rest, routes in config.managers():
         yield from _twice("virtual host", (host["name"] for host in routes.get("virtual_hosts", [])))
         yield from _twice(
             "domain", (domain.lower() for host in routes.get("virtual_hosts", []) for domain in host["domains"])
@@ -115,7 +115,7 @@ def _listeners(config: Config) -> Iterator[str]:
 
 
 def _managers(config: Config) -> Iterator[str]:
-    for listener, manager, _ in config.managers():
+    for listener, manager, _rest in config.managers():
         if "rds" in manager and manager["rds"]["route_config_name"] != listener["name"]:
             yield f"{listener['name']}: reads the routes {manager['rds']['route_config_name']}"
         for key in ("normalize_path", "merge_slashes", "stream_error_on_invalid_http_message"):

@@ -116,7 +116,7 @@ def with_certificates(text: str, certificates: Path) -> str:
     """Every certificate in the same folder."""
     lines = []
     for line in text.splitlines(keepends=True):
-        start, _, path = line.partition("filename: ")
+        start, _rest, path = line.partition("filename: ")
         lines.append(f"{start}filename: {certificates}/{path.rpartition('/')[2]}" if path else line)
     return "".join(lines)
 

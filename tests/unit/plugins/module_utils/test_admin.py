@@ -53,7 +53,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     do_POST = do_GET  # noqa: N815 - http.server wants this name
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_rest: object) -> None:
         pass
 
 
@@ -76,7 +76,7 @@ def nobody() -> str:
 
 def stats(text: str = STATS) -> dict[str, str]:
     lines = (line.partition(": ") for line in text.splitlines())
-    return {name: value.strip('"') for name, _, value in lines}
+    return {name: value.strip('"') for name, _rest, value in lines}
 
 
 def test_requests(envoy: Envoy) -> None:
@@ -97,7 +97,7 @@ def test_nobody_answers() -> None:
 def test_subscription_stats_have_all_that_is_asked_for(envoy: Envoy) -> None:
     envoy.answers["/stats"] = STATS
     assert admin.subscription_stats(envoy.admin) == stats()
-    ((_, _, pattern),) = [request.partition("filter=") for request in envoy.requests]
+    ((_rest, _rest, pattern),) = [request.partition("filter=") for request in envoy.requests]
     assert [name for name in stats() if not re.search(pattern, name)] == []
 
 

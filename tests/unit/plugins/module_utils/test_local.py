@@ -71,7 +71,7 @@ def test_addresses_stay_when_others_come_and_go() -> None:
     names = [f"s{number}" for number in range(60)]
     everywhere = addresses("demo", **dict.fromkeys(names, 3))
     chance = random.Random(1)
-    for _ in range(20):
+    for _rest in range(20):
         some = chance.sample(names, chance.randint(1, 20))
         chance.shuffle(some)
         found = addresses("demo", **{name: chance.randint(0, 250) for name in some})
@@ -99,7 +99,7 @@ def test_meshes_lie_side_by_side() -> None:
 
 def test_workloads_whose_hashes_collide_get_networks_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     last = 254 << 8 | 255
-    monkeypatch.setattr(local, "_hash", lambda _: last)
+    monkeypatch.setattr(local, "_hash", lambda _rest: last)
     found = addresses("demo", a=1, b=1, c=1)
     assert found == {"a-1": "127.254.255.1", "b-1": "127.1.0.1", "c-1": "127.1.1.1"}
 
@@ -107,5 +107,5 @@ def test_workloads_whose_hashes_collide_get_networks_of_their_own(monkeypatch: p
 def test_the_hash_is_spread_over_all_networks() -> None:
     numbers = [local._hash(f"demo/{number}") for number in range(20000)]
     assert all(1 << 8 <= number < 255 << 8 for number in numbers)
-    tenths = [len(list(group)) for _, group in itertools.groupby(sorted(n * 10 // (255 << 8) for n in numbers))]
+    tenths = [len(list(group)) for _rest, group in itertools.groupby(sorted(n * 10 // (255 << 8) for n in numbers))]
     assert max(tenths) < 1.2 * min(tenths)

@@ -52,8 +52,8 @@ def addresses(model: dict[str, Any]) -> dict[str, str]:
     return {replica["name"]: replica["address"] for replica in model["replicas"]}
 
 
-def programs(model: dict[str, Any], paths: dict[str, Any] = PATHS) -> dict[str, dict[str, Any]]:
-    return {program["name"]: program for program in local_plan(model, paths)["programs"]}
+def programs(model: dict[str, Any], paths: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    return {program["name"]: program for program in local_plan(model, paths or PATHS)["programs"]}
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_an_envoy() -> None:
     assert found["drain"] == {"admin": f"{own}:9901", "seconds": 3.0}
 
 
-def version(inventory: str, paths: dict[str, Any] = PATHS, name: str = "web-1.sidecar") -> str:
+def version(inventory: str, paths: dict[str, Any] | None = None, name: str = "web-1.sidecar") -> str:
     found: str = programs(built(inventory), paths)[name]["environment"]["SIDECAR_MESH_VERSION"]
     return found
 

@@ -127,7 +127,7 @@ def test_folders_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 3 * 1024**2))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _rest: usage(10**9, 10**9, 3 * 1024**2))
     assert list(preflight.check_folders([Setting(str(tmp_path), "state_path")])) == [
         f"state_path: {tmp_path}: only 3 MB are free, and 50 are needed at least; make room, or choose another folder"
     ]

@@ -57,7 +57,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     do_POST = do_GET  # noqa: N815 - http.server wants this name
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_rest: object) -> None:
         pass
 
 
@@ -96,14 +96,14 @@ def test_load_that_is_not_among_the_stats_is_unknown(stats: str) -> None:
     [(200, ""), (204, ""), (503, "GET {url}: 503 PRE_INITIALIZING"), (302, "GET {url}: 302 PRE_INITIALIZING")],
 )
 def test_ready_by_http(status: int, expected: str) -> None:
-    with serving(lambda _: (status, "PRE_INITIALIZING\n" if status != 204 else "")) as server:
+    with serving(lambda _rest: (status, "PRE_INITIALIZING\n" if status != 204 else "")) as server:
         url = f"http://{server.netloc}/ready?x=1"
         assert probes.not_ready({"http": url}) == expected.format(url=url)
         assert server.requests == ["GET /ready?x=1"]
 
 
 def test_ready_by_tcp() -> None:
-    with serving(lambda _: (200, "")) as server:
+    with serving(lambda _rest: (200, "")) as server:
         assert probes.not_ready({"tcp": server.netloc}) == ""
 
 
@@ -141,7 +141,7 @@ def test_drain_waits_for_clients_that_come_again() -> None:
 
 
 def test_drain_ends_when_the_envoy_does() -> None:
-    with serving(lambda _: (200, "http.in.downstream_rq_active: 1\n")) as server:
+    with serving(lambda _rest: (200, "http.in.downstream_rq_active: 1\n")) as server:
         threading.Timer(0.3, server.server_close).start()
         threading.Timer(0.3, server.shutdown).start()
         began = time.monotonic()
@@ -151,7 +151,7 @@ def test_drain_ends_when_the_envoy_does() -> None:
 
 @pytest.mark.parametrize("stats", ["http.in.downstream_rq_active: 1\n", ""])
 def test_drain_ends_after_its_seconds(stats: str) -> None:
-    with serving(lambda _: (200, stats)) as server:
+    with serving(lambda _rest: (200, stats)) as server:
         began = time.monotonic()
         assert probes.drain(server.netloc, 0.7) is False
         assert 0.7 <= time.monotonic() - began < 2
@@ -168,12 +168,12 @@ def test_nobody_there_is_drained(nobody: str) -> None:
     [((503, "DRAINING\n"), True), ((503, "PRE_INITIALIZING\n"), False), ((200, "LIVE\n"), False)],
 )
 def test_is_draining(answer: tuple[int, str], expected: bool) -> None:
-    with serving(lambda _: answer) as server:
+    with serving(lambda _rest: answer) as server:
         assert probes.is_draining(server.netloc) is expected
 
 
 def test_undrain() -> None:
-    with serving(lambda _: (200, "OK")) as server:
+    with serving(lambda _rest: (200, "OK")) as server:
         probes.undrain(server.netloc)
         assert server.requests == ["POST /healthcheck/ok"]
 

@@ -95,7 +95,7 @@ def test_an_edge_by_default() -> None:
     ],
 )
 def test_the_cluster_of_an_edge(upstream: str, callee: str, expected: dict[str, Any]) -> None:
-    cluster, _ = call(upstream, callee)
+    cluster, _rest = call(upstream, callee)
     assert {key: cluster[key] for key in expected} == expected
 
 
@@ -120,7 +120,7 @@ def test_the_cluster_of_an_edge(upstream: str, callee: str, expected: dict[str, 
     ],
 )
 def test_the_policy_of_an_edge(upstream: str, callee: str, expected: dict[str, Any]) -> None:
-    _, route = call(upstream, callee)
+    _rest, route = call(upstream, callee)
     assert {key: route["policy"][key] for key in expected} == expected
 
 
@@ -155,7 +155,7 @@ HEALTH = {
     ],
 )
 def test_the_type_of_a_health_check_follows_the_protocol(callee: str, kind: str) -> None:
-    cluster, _ = call("", callee)
+    cluster, _rest = call("", callee)
     assert cluster["health_check"] == {**HEALTH, "type": kind}
 
 

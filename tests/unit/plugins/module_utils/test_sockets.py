@@ -86,7 +86,8 @@ def test_parse_proc_net(text: str, listening_only: bool, expected: list[BoundSoc
 )
 def test_overlap(one: str, other: str, expected: bool) -> None:
     assert sockets.overlap(one, other) is expected
-    assert sockets.overlap(other, one) is expected
+    pair = (other, one)
+    assert sockets.overlap(*pair) is expected
 
 
 @pytest.mark.parametrize("proto", ["tcp", "udp"])
