@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ansible_collections.sidecar.mesh.plugins.module_utils import sockets
+from ansible_collections.sidecar.mesh.plugins.module_utils import sockets, watches
 
 MESH_VARIABLE = "SIDECAR_MESH"
 """Environment variable of every process of a mesh; its value is the mesh's state folder."""
@@ -25,6 +25,8 @@ _SOCKET_PATH_BYTES = 107
 _DRAFT_SUFFIX_BYTES = len(".4194304")
 """Supervisord binds to a draft first, with its pid in the name."""
 _UNPRIVILEGED = "net.ipv4.ip_unprivileged_port_start"
+SPARE_WATCHES = 8
+"""Inotify instances for what is there only while a configuration is validated or changes."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,22 @@ def check_unix_sockets(paths: Iterable[Setting]) -> Iterator[str]:
                 f"{path.variable}: {path.value}: is {length} bytes long, and the path of a unix socket may have"
                 f" {longest}; choose a shorter folder"
             )
+
+
+def check_watches(needed: int, state_folder: str) -> Iterator[str]:
+    """Too few inotify instances for the files that the mesh's Envoys watch, ``needed`` in all."""
+    limit = watches.limit()
+    if limit is None:
+        return
+    used = watches.used()
+    own = sum(count for pid, count in used.items() if sockets.environment(pid).get(MESH_VARIABLE) == state_folder)
+    more, left = needed - own + SPARE_WATCHES, limit - sum(used.values())
+    if needed > own and more > left:
+        yield (
+            f"{watches.LIMIT}: {limit}: the Envoys of this mesh need {more} more inotify instances, one for each file"
+            f" they watch, and {_user()} has {max(0, left)} left; allow more"
+            f" (sudo sysctl {watches.LIMIT}={_power_of_two(limit + more - left)}), or stop what else watches files"
+        )
 
 
 def check_binaries(binaries: Iterable[Setting]) -> Iterator[str]:
@@ -191,6 +209,10 @@ def _folder_problem(path: Path) -> str:
     if free < FREE_MEGABYTES:
         return f"only {free} MB are free, and {FREE_MEGABYTES} are needed at least; make room, or choose another folder"
     return ""
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
 
 
 def _user() -> str:

@@ -141,6 +141,12 @@ def _pids_by_inode(inodes: set[int], proc: Path) -> dict[int, int]:
     return found
 
 
+def environment(pid: int, proc: Path = PROC) -> dict[str, str]:
+    """What a process was started with; nothing where this user may not look."""
+    pairs = (item.partition("=") for item in _read(proc / str(pid) / "environ").split("\0"))
+    return {name: value for name, _rest, value in pairs}
+
+
 def _pids(proc: Path) -> Iterator[int]:
     """Newest first: what the user started lately is more likely in the way than the system's own."""
     with contextlib.suppress(OSError):

@@ -84,6 +84,11 @@ options:
         description: The variable that decides it, for messages.
         type: str
         required: true
+  watched_files:
+    description:
+      - How many files the mesh's Envoys will watch. Each takes an inotify instance, of which Linux allows a user few.
+    type: int
+    default: 0
   binaries:
     description: Programs that must be there.
     type: list
@@ -173,6 +178,7 @@ ARGUMENTS = {
     "folders": {"type": "list", "elements": "dict", "default": [], "options": PATH},
     "unix_sockets": {"type": "list", "elements": "dict", "default": [], "options": PATH},
     "binaries": {"type": "list", "elements": "dict", "default": [], "options": BINARY},
+    "watched_files": {"type": "int", "default": 0},
 }
 
 
@@ -192,6 +198,7 @@ def check(params: dict[str, Any]) -> list[str]:
         *preflight.check_folders(settings(params["folders"])),
         *preflight.check_unix_sockets(settings(params["unix_sockets"])),
         *preflight.check_listeners(listeners, params["state_folder"]),
+        *preflight.check_watches(params.get("watched_files", 0), params["state_folder"]),
     ]
 
 

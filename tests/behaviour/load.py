@@ -1,18 +1,23 @@
-"""Load on one HTTP address while something changes: clients that keep their connection, and clients that open a new
-one for every request.
+"""Load on one address while something changes: clients that keep their connection, and clients that open a new one for
+every request. HTTP, or gRPC.
 
-Nothing is repeated: whatever does not end with status 200 is a failure, with its time and its reason. A client that is
-told to leave (``connection: close``) leaves after the answer, as every HTTP client does.
+Nothing is repeated: whatever does not end with status 200 (gRPC: OK) is a failure, with its time and its reason. A
+client that is told to leave (``connection: close``) leaves after the answer, as every HTTP client does.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 KEPT, NEW = "kept connection", "new connection"
 ANSWER_SECONDS = 30.0
@@ -145,6 +150,29 @@ class Load:
             self.report.failures.append(Failure(self.now, client, reason))
 
 
+class GrpcLoad(Load):
+    """Calls of api.Echo/Echo, by a process of its own, since ``python`` is the one that has gRPC."""
+
+    def __init__(self, port: int, python: Path, *, kept: int = 4, new: int = 2, pause: float = 0.005) -> None:
+        super().__init__(port, kept=0, new=0)
+        self._command = [str(word) for word in (python, __file__, port, kept, new, pause)]
+        self._threads = [threading.Thread(target=self._read, daemon=True)]
+
+    def _read(self) -> None:
+        with subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            for line in process.stdout:
+                client, hostname, reason = json.loads(line)
+                if reason:
+                    self._fail(client, reason)
+                else:
+                    self.report.answers.append(Answer(self.now, hostname))
+                if self._ends.is_set():
+                    process.terminate()
+            if not self._ends.is_set():
+                self._fail("all of them", "their process ended")
+
+
 class _Connection:
     """HTTP/1.1 with content-length, which is all that is needed here, and many times as fast as http.client."""
 
@@ -175,3 +203,35 @@ class _Connection:
 
     def close(self) -> None:
         self._socket.close()
+
+
+async def _call(target: str, *, keep: bool, pause: float) -> None:
+    """A gRPC client: a line of JSON for each call, with the kind of client, the hostname that answered, the failure."""
+    import grpc  # only the process that calls has it
+
+    channel = None
+    while True:
+        if channel is None:
+            # Channels to one target would otherwise share a connection.
+            channel = grpc.aio.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)])
+        hostname, reason = "", ""
+        try:
+            call = channel.unary_unary("/api.Echo/Echo")(b"\x0a\x02hi", timeout=ANSWER_SECONDS)
+            hostname = str(dict(await call.initial_metadata()).get("hostname", ""))
+            await call
+        except grpc.aio.AioRpcError as error:
+            reason = f"{error.code().name}: {error.details()}"
+        print(json.dumps([KEPT if keep else NEW, hostname, reason]), flush=True)
+        if not keep:
+            await channel.close()
+            channel = None
+        await asyncio.sleep(pause)
+
+
+async def _call_all(port: int, kept: int, new: int, pause: float) -> None:
+    target = f"127.0.0.1:{port}"
+    await asyncio.gather(*(_call(target, keep=number < kept, pause=pause) for number in range(kept + new)))
+
+
+if __name__ == "__main__":
+    asyncio.run(_call_all(*map(int, sys.argv[1:4]), float(sys.argv[4])))

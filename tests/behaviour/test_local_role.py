@@ -15,6 +15,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from behaviour.load import Load
@@ -393,6 +394,17 @@ def test_ports_in_use_are_named_with_their_holder(refusing: Mesh) -> None:
         assert f"pid {os.getpid()} (" in line
         assert f"on {address}:{port}; " in line
         assert line.endswith("stop that process, or choose another port")
+
+
+def test_more_files_than_linux_lets_envoys_watch_are_refused(refusing: Mesh) -> None:
+    limit = int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
+    if limit > 500:
+        pytest.skip(f"fs.inotify.max_user_instances is {limit}: more than the test can reach with 250 replicas")
+    refusing.services.append(express("d", replicas=limit // 2))
+    play = refusing.run()
+    assert play.code
+    assert play.failure.startswith(f"fs.inotify.max_user_instances: {limit}: the Envoys of this mesh need ")
+    assert "(sudo sysctl fs.inotify.max_user_instances=" in play.failure
 
 
 def test_a_missing_binary_is_named_with_its_variable(refusing: Mesh) -> None:

@@ -203,7 +203,9 @@ def read(path: Path) -> str:
 
 def checkout_files() -> list[str]:
     """What a clone would hold once everything here is committed: all files but the ignored ones."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    # The checkout may be another user's than the tests', as on build machines.
+    git = ["git", "-c", "safe.directory=*"]
+    command = [*git, "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     # One that is deleted, but not yet in a commit, is listed too.
     return [name for name in listed.split("\0") if name and os.path.lexists(ROOT / name)]

@@ -13,7 +13,7 @@ def lint(log: Log) -> list[Check]:
     return [
         log.check("ruff check", [BIN / "ruff", "check"]),
         log.check("shellcheck", [BIN / "shellcheck", ".ci/run", "tests/run"]),
-        log.check("ansible-lint", [BIN / "ansible-lint", "--offline", "--strict"], env=ON_PATH),
+        log.check("ansible-lint", [BIN / "ansible-lint", "--offline", "--strict", "--nocolor"], env=ON_PATH),
     ]
 
 

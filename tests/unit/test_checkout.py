@@ -62,6 +62,9 @@ def test_the_oldest_ansible_is_the_same_for_pip_and_for_galaxy() -> None:
 
 
 @pytest.mark.parametrize("version", range(17, 22))
-def test_sanity_ignores_the_same_on_each_supported_core(version: int) -> None:
-    ignored = (ROOT / "tests" / "sanity" / f"ignore-2.{version}.txt").read_text()
-    assert ignored == (ROOT / "tests" / "sanity" / "ignore-2.17.txt").read_text()
+def test_what_sanity_ignores_on_a_core_it_ignores_on_newer_ones(version: int) -> None:
+    assert set(ignored(version)) <= set(ignored(21))
+
+
+def ignored(version: int) -> list[str]:
+    return (ROOT / "tests" / "sanity" / f"ignore-2.{version}.txt").read_text().splitlines()

@@ -72,7 +72,7 @@ def test_parse_proc_net(text: str, listening_only: bool, expected: list[BoundSoc
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "expected"),
+    ("here", "there", "expected"),
     [
         ("127.0.0.1", "127.0.0.1", True),
         ("127.0.0.1", "127.0.0.2", False),
@@ -84,10 +84,9 @@ def test_parse_proc_net(text: str, listening_only: bool, expected: list[BoundSoc
         ("::1", "::", True),
     ],
 )
-def test_overlap(one: str, other: str, expected: bool) -> None:
-    assert sockets.overlap(one, other) is expected
-    pair = (other, one)
-    assert sockets.overlap(*pair) is expected
+def test_overlap(here: str, there: str, expected: bool) -> None:
+    assert sockets.overlap(here, there) is expected
+    assert sockets.overlap(there, here) is expected
 
 
 @pytest.mark.parametrize("proto", ["tcp", "udp"])
