@@ -475,7 +475,7 @@ def test_supervisord_started_again_has_all_programs(mesh: Supervisord) -> None:
     mesh.kill()
     try:
         result = mesh.run(programs, supervisord=daemon(mesh))
-        assert result == NOTHING | {"changed": True}
+        assert result == NOTHING | {"changed": True, "started": ["a", "b"]}
         assert all(map(alive, mesh.pids().values()))
     finally:
         mesh.run([], "shutdown")
