@@ -17,6 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import dns.exception
+import dns.message
+import dns.query
 import pytest
 from behaviour.load import Load
 from behaviour.local_mesh import (
@@ -32,7 +35,7 @@ from behaviour.local_mesh import (
     new_home,
     processes_of,
 )
-from behaviour.machine import wait_until
+from behaviour.machine import started_with, wait_until
 
 REFRESH_SECONDS = 1.1
 """How often Envoys ask for addresses, in the inventory of these tests."""
@@ -335,9 +338,18 @@ def test_what_is_killed_comes_back_by_itself(mesh: Mesh, port: int, program: str
     assert same(others, mesh.pids()) == others
     wait_until(lambda: answers(port), "the mesh answers")
     if program == "dns":
-        # A change that only the DNS server can tell is known to the Envoys.
-        address = mesh.address("a-1")
-        wait_until(lambda: f"a::{address}:8786::health_flags::healthy" in mesh.admin("front-1", "/clusters"), "a name")
+        wait_until(lambda: resolved(mesh) == {mesh.address("a-1"), mesh.address("a-2")}, "names are told")
+
+
+def resolved(mesh: Mesh) -> set[str]:
+    """What the mesh's DNS server says of service a."""
+    arguments = started_with(mesh.pids()["dns"])[0]
+    address, port = (arguments[arguments.index(option) + 1] for option in ("--address", "--port"))
+    query = dns.message.make_query("a.default.svc.cluster.local", "A")
+    with contextlib.suppress(OSError, dns.exception.Timeout):
+        answer = dns.query.udp(query, address, port=int(port), timeout=1)
+        return {record.address for records in answer.answer for record in records}
+    return set()
 
 
 def answers(port: int) -> bool:

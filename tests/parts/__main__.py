@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 import traceback
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from textwrap import shorten
 
 from parts import applications, artifact, demo, importer, molecule, pytests, sanity, static
-from parts.running import OUTPUT, Check, Log, Skipped, make_test_venv
+from parts.running import OUTPUT, Check, Log, Skipped, interrupt, make_test_venv
 
 TAIL = 80
 """How many lines of a failed part's log are shown."""
@@ -46,6 +47,8 @@ PARTS = [
 
 def main() -> int:
     parts = _chosen_parts()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     started = time.monotonic()
     OUTPUT.mkdir(parents=True, exist_ok=True)
     make_test_venv(Log.fresh("venv"))

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -39,6 +40,18 @@ class Check:
     name: str
     state: State
     reason: str = ""
+
+
+RUNNING: set[subprocess.Popen[bytes]] = set()
+INTERRUPTED = threading.Event()
+
+
+def interrupt(*_signal: object) -> None:
+    """End what runs, and start nothing more: the parts fail, tidy up, and the runner sums up."""
+    INTERRUPTED.set()
+    for process in list(RUNNING):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
 
 
 class Skipped(Exception):  # noqa: N818 - it is no error
@@ -79,6 +92,8 @@ class Log:
         timeout: float = 1200,
     ) -> tuple[int, str]:
         """Run a command; return its exit code (124 after ``timeout`` seconds) and its output, also in the log."""
+        if INTERRUPTED.is_set():
+            raise RuntimeError("interrupted")
         words = [str(word) for word in command]
         self.write(f"\n$ {shlex.join(words)}")
         start = self.path.stat().st_size
@@ -113,11 +128,13 @@ class Log:
 
 
 def _wait(process: subprocess.Popen[bytes], timeout: float) -> int:
+    RUNNING.add(process)
     try:
         return process.wait(timeout)
     except subprocess.TimeoutExpired:
         return 124
     finally:
+        RUNNING.discard(process)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
             try:
