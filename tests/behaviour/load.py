@@ -71,10 +71,11 @@ class Report:
 class Load:
     """Requests from now until the end of the ``with`` block; its report can be read all the time.
 
-    ``kept`` and ``new``: how many clients of each kind; ``pause``: seconds each of them waits between two requests.
+    ``kept`` and ``new``: how many clients of each kind; ``pause``: seconds each of them waits between two requests, so
+    that what is tested has time to run.
     """
 
-    def __init__(self, port: int, path: str = "/", *, kept: int = 4, new: int = 2, pause: float = 0.005) -> None:
+    def __init__(self, port: int, path: str = "/", *, kept: int = 4, new: int = 2, pause: float = 0.02) -> None:
         self._address = ("127.0.0.1", port)
         self._request = f"GET {path} HTTP/1.1\r\nhost: localhost\r\n"
         self._pause = pause
@@ -153,7 +154,7 @@ class Load:
 class GrpcLoad(Load):
     """Calls of api.Echo/Echo, by a process of its own, since ``python`` is the one that has gRPC."""
 
-    def __init__(self, port: int, python: Path, *, kept: int = 4, new: int = 2, pause: float = 0.005) -> None:
+    def __init__(self, port: int, python: Path, *, kept: int = 4, new: int = 2, pause: float = 0.02) -> None:
         super().__init__(port, kept=0, new=0)
         self._command = [str(word) for word in (python, __file__, port, kept, new, pause)]
         self._threads = [threading.Thread(target=self._read, daemon=True)]

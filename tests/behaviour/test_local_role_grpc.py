@@ -43,7 +43,7 @@ def test_replicas_come_go_and_restart_without_a_failed_call(mesh: Mesh) -> None:
         assert play.batches("restarted") == [{"echo-1.sidecar"}, {"echo-2.sidecar"}]
         assert play.programs("stopped") == {"echo-3.application", "echo-3.sidecar"}
         begin = load.now
-        load.wait_for(500)
+        load.wait_for(200)
         assert sorted(load.report.hostnames(begin)) == ["echo-1", "echo-2"]
 
         # It comes back, and the other applications are restarted.
@@ -54,6 +54,6 @@ def test_replicas_come_go_and_restart_without_a_failed_call(mesh: Mesh) -> None:
         assert play.batches("restarted") == [{"echo-1.application"}, {"echo-2.application"}]
         begin = load.now
         load.wait_until(lambda report: len(report.hostnames(begin)) == 3, "answers of all replicas again")
-        load.wait_for(500)
-    load.report.must_be_whole(2000)
+        load.wait_for(200)
+    load.report.must_be_whole(1000)
     assert mesh.pids()["front-1.front"] == front
