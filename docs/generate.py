@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import re
 import sys
 from collections import Counter
@@ -32,7 +32,7 @@ Field = dict[str, Any]
 SET_BY_ROLES = ("resting", "state_path")
 """Settings of the model that are no variables of an inventory."""
 
-WORDS = {"str": "string", "int": "integer", "bool": "boolean"}
+WORDS = {"str": "string", "int": "integer", "bool": "boolean", "bytes": "size"}
 """Types as readers know them."""
 
 FLATTENED_FIELDS = 4
@@ -40,6 +40,9 @@ FLATTENED_FIELDS = 4
 
 TYPED_PATTERNS = {"dns_label": "name"}
 """Patterns that are shown as a type."""
+
+MOST = 2**31 - 1
+"""A limit from here on is none to a reader."""
 
 EVIDENT_PATTERNS = ("grpc", "header", "ip", "path")
 """Patterns that the fields' descriptions imply."""
@@ -73,6 +76,7 @@ A key without a default may be left out, and then has no effect of its own. Thes
 | Type | Values |
 |---|---|
 | duration | `250ms`, `2s`, `1m`, `1h`, or a number of seconds |
+| size | `256Mi`, `1Gi`, or a number of bytes |
 | name | {name} |
 | port | a whole number from {port[0]} to {port[1]} |
 """
@@ -212,9 +216,10 @@ def fields_of(field: Field) -> dict[str, Field] | None:
 class Reference:
     """docs/variables.md."""
 
-    def __init__(self, schema: ModuleType) -> None:
-        self._patterns: dict[str, tuple[str, str]] = schema.PATTERNS
-        self._port = (schema.PORT["minimum"], schema.PORT["maximum"])
+    def __init__(self) -> None:
+        schema, shapes = module("schema"), module("schema_fields")
+        self._patterns: dict[str, tuple[str, str]] = shapes.PATTERNS
+        self._port = (shapes.PORT["minimum"], shapes.PORT["maximum"])
         inventory = {name: field for name, field in schema.MESH.items() if name not in SET_BY_ROLES}
         self._mesh = {f"mesh_{name}": field for name, field in inventory.items()}
         self._lists: dict[str, Field] = {**schema.SECTIONS, "mesh_checks": schema.CHECKS}
@@ -334,9 +339,10 @@ class Reference:
             yield f"{'Of' if field['type'] == 'list' else 'One of'} {codes(plain['choices'])}."
         if plain.get("pattern") not in (None, *TYPED_PATTERNS, *EVIDENT_PATTERNS):
             yield f"Allowed: {self._patterns[plain['pattern']][1]}."
-        if plain["type"] == "int" and self._scalar(plain) != "port":
+        if plain["type"] in ("int", "number") and self._scalar(plain) != "port":
             minimum, maximum = plain.get("minimum"), plain.get("maximum")
-            if maximum is not None:
+            # Above the largest count Envoy can hold nobody has to be told.
+            if maximum is not None and maximum < MOST:
                 yield f"From {minimum} to {maximum}."
             elif minimum is not None:
                 yield f"At least {minimum}."
@@ -447,21 +453,17 @@ def between(path: Path, name: str, text: str) -> str:
     return f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
 
 
-def schema() -> ModuleType:
-    """The inventory's schema; as a file, so that this runs without the collection's import path."""
-    path = ROOT / "plugins" / "module_utils" / "schema.py"
-    spec = importlib.util.spec_from_file_location("schema", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def module(name: str) -> ModuleType:
+    """A module of the model, from this checkout."""
+    if str(ROOT / ".collections") not in sys.path:
+        sys.path.insert(0, str(ROOT / ".collections"))
+    return importlib.import_module(f"ansible_collections.sidecar.mesh.plugins.module_utils.{name}")
 
 
 def generated() -> dict[Path, str]:
     """Every file with generated text, as it should be."""
     return {
-        ROOT / "docs" / "variables.md": Reference(schema()).page(),
+        ROOT / "docs" / "variables.md": Reference().page(),
         ROOT / "README.md": between(ROOT / "README.md", "content", content()),
         **{role / "README.md": between(role / "README.md", "variables", role_variables(role)) for role in roles()},
     }

@@ -10,12 +10,13 @@ returns the value as the model holds it: plain types, durations as Envoy writes 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ansible_collections.sidecar.mesh.plugins.module_utils.schema import PATTERNS, Field, Fields
-from ansible_collections.sidecar.mesh.plugins.module_utils.values import duration, plain
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema_fields import PATTERNS, Field, Fields
+from ansible_collections.sidecar.mesh.plugins.module_utils.values import byte_count, duration, plain, seconds
 
 Problems = list[str]
 
@@ -63,11 +64,14 @@ def _wanted(field: Field) -> str:
         return f"give {words(field['choices'])}"
     if "pattern" in field:
         return f"give {PATTERNS[field['pattern']][1]}"
-    if field["type"] == "int" and "maximum" in field:
-        return f"give a whole number from {field.get('minimum', 0)} to {field['maximum']}"
-    if field["type"] == "int" and "minimum" in field:
-        return f"give a whole number of at least {field['minimum']}"
-    return _TYPE_WORDS[field["type"]]
+    words_of_type = _TYPE_WORDS[field["type"]]
+    if "maximum" in field:
+        unit = "s" if field["type"] == "duration" else ""
+        return f"{words_of_type} from {field.get('minimum', 0)}{unit} to {field['maximum']}{unit}"
+    if "minimum" in field:
+        unit = "s" if field["type"] == "duration" else ""
+        return f"{words_of_type} of at least {field['minimum']}{unit}"
+    return words_of_type
 
 
 def _wrong(value: Any, field: Field, path: str, problems: Problems, hint: str = "") -> None:
@@ -107,6 +111,29 @@ def _check_int(value: Any, field: Field, path: str, problems: Problems) -> Any:
     return int(number)
 
 
+def _check_number(value: Any, field: Field, path: str, problems: Problems) -> Any:
+    """A whole number stays one, so that it reads as it was written."""
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", value):
+        value = float(value) if "." in value else int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        _wrong(value, field, path, problems)
+        return None
+    if not field.get("minimum", value) <= value <= field.get("maximum", value):
+        _wrong(value, field, path, problems)
+    return int(value) if value == int(value) else float(value)
+
+
+def _check_bytes(value: Any, field: Field, path: str, problems: Problems) -> Any:
+    try:
+        count = byte_count(value)
+    except ValueError:
+        _wrong(value, field, path, problems)
+        return None
+    if count < field.get("minimum", 0):
+        _wrong(value, field, path, problems)
+    return count
+
+
 def _check_bool(value: Any, field: Field, path: str, problems: Problems) -> Any:
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
@@ -118,10 +145,13 @@ def _check_bool(value: Any, field: Field, path: str, problems: Problems) -> Any:
 
 def _check_duration(value: Any, field: Field, path: str, problems: Problems) -> Any:
     try:
-        return duration(value)
+        length = seconds(value)
     except ValueError:
         _wrong(value, field, path, problems)
         return None
+    if not field.get("minimum", 0) <= length <= field.get("maximum", length):
+        _wrong(value, field, path, problems)
+    return duration(value)
 
 
 def _check_dict(value: Any, field: Field, path: str, problems: Problems) -> Any:
@@ -135,7 +165,7 @@ def _check_dict(value: Any, field: Field, path: str, problems: Problems) -> Any:
 
 def _check_toggle(value: Any, field: Field, path: str, problems: Problems) -> Any:
     if isinstance(value, bool):
-        return _check_dict({}, field, path, problems) if value else None
+        return _check_dict({}, field, path, problems) if value else False
     return _check_dict(value, field, path, problems)
 
 
@@ -167,6 +197,8 @@ def _check_any(value: Any, _field: Field, path: str, problems: Problems) -> Any:
 _CHECKS: dict[str, Callable[[Any, Field, str, Problems], Any]] = {
     "str": _check_text,
     "int": _check_int,
+    "number": _check_number,
+    "bytes": _check_bytes,
     "bool": _check_bool,
     "duration": _check_duration,
     "dict": _check_dict,
@@ -179,6 +211,8 @@ _CHECKS: dict[str, Callable[[Any, Field, str, Problems], Any]] = {
 _TYPE_WORDS = {
     "str": "give text",
     "int": "give a whole number",
+    "number": "give a number",
+    "bytes": "give a size such as 256Mi, 1Gi or a number of bytes",
     "bool": "give true or false",
     "duration": "give a time such as 250ms, 2s, 1m or 1h",
     "dict": "give a dict",
