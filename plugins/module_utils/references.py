@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils.check import words
@@ -281,14 +282,15 @@ def _front(path: str, front: Item, known: Known, mesh: Item) -> Iterator[str]:
         yield from _front_listener(f"{path}.listeners[{index}]", listener, known)
     yield from _front_routes(path, front, known)
     yield from _repeated(f"{path}.upstreams", [upstream["service"] for upstream in front["upstreams"]], ".service")
+    called = set(front_services(front))
     for index, upstream in enumerate(front["upstreams"]):
-        yield from _front_upstream(f"{path}.upstreams[{index}]", upstream, front, known, mesh)
+        yield from _front_upstream(f"{path}.upstreams[{index}]", upstream, called, known, mesh)
 
 
-def _front_upstream(path: str, upstream: Item, front: Item, known: Known, mesh: Item) -> Iterator[str]:
+def _front_upstream(path: str, upstream: Item, called: set[str], known: Known, mesh: Item) -> Iterator[str]:
     name = upstream["service"]
     yield from _known_service(path, name, known)
-    if name in known and name not in front_services(front):
+    if name in known and name not in called:
         yield f"{path}.service: {name!r} is in no route and no listener of this front proxy; remove the entry"
     callee = known.get(name)
     if callee is not None:
@@ -355,12 +357,16 @@ def _route_service(path: str, route: Item, known: Known) -> Iterator[str]:
 
 
 def _routes(path: str, routes: list[Item]) -> Iterator[str]:
+    earlier: dict[tuple[str, str], list[int]] = {}
     for index, route in enumerate(routes):
         yield from _match(f"{path}[{index}]", route, path_needed=True)
-        for earlier in range(index):
-            if _covers(routes[earlier], route):
-                yield f"{path}[{index}]: is never reached; {path}[{earlier}] matches all of it; put it before that one"
+        near = sorted(position for place in _covering_places(route) for position in earlier.get(place, ()))
+        for position in near:
+            if _covers(routes[position], route):
+                yield f"{path}[{index}]: is never reached; {path}[{position}] matches all of it; put it before that one"
                 break
+        for place in _places(route):
+            earlier.setdefault(place, []).append(index)
 
 
 def _match(path: str, match: Item, path_needed: bool) -> Iterator[str]:
@@ -372,6 +378,20 @@ def _match(path: str, match: Item, path_needed: bool) -> Iterator[str]:
         if len(tests) != 1:
             found = words(tests) if tests else "no test"
             yield f"{path}.headers[{index}]: has {found}; give exactly one of {words(HEADER_TESTS)}"
+
+
+def _places(match: Item) -> Iterator[tuple[str, str]]:
+    """Where a match is found again without a look at all others, which would take long for thousands."""
+    return ((key, match[key]) for key in PATHS if match[key] is not None)
+
+
+def _covering_places(match: Item) -> Iterator[tuple[str, str]]:
+    """Where a match that covers this one can be: one of the same path, or of a prefix of it."""
+    text = f"/{match['grpc']}/" if match["grpc"] else match["prefix"] or match["path"] or ""
+    prefixes = {"/", *(text[:length] for length in range(len(text) + 1))}
+    return chain(
+        (place for place in _places(match) if place[0] != "prefix"), (("prefix", prefix) for prefix in prefixes)
+    )
 
 
 def _covers(earlier: Item, later: Item) -> bool:
