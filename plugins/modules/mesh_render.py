@@ -120,7 +120,7 @@ def run(module: AnsibleModule, wanted: Files) -> dict[str, Any]:
     if not module.check_mode:
         bring(folder, wanted, change)
     return {
-        "changed": bool(change.written or change.removed),
+        "changed": bool(change.written or change.removed or change.made != sorted(wanted)),
         "written": sorted(change.written),
         "removed": sorted(change.removed),
         "unchanged": len(wanted) - len(change.written),
@@ -137,6 +137,8 @@ def main() -> None:
             "settings": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
+        # The host's log has no use for a whole inventory.
+        no_log=True,
     )
     if not HAS_YAML:
         module.fail_json(msg=missing_required_lib("PyYAML"))
