@@ -49,6 +49,10 @@ lint: ## Run ruff, ansible-lint and mypy
 sanity: ## Run ansible-test sanity on the oldest and the newest supported ansible-core
 	@PYTHON=$(PYTHON) tests/run sanity
 
+.PHONY: bench
+bench: $(VENV)/.test ## Measure speed against floors, into docs/speed.md; PARTS=render measures some of it
+	@PYTHONPATH=tests:.collections PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python -m bench $(PARTS)
+
 .PHONY: docs
 docs: $(VENV)/.demo ## Generate the role READMEs' variables and the variable reference
 	@$(VENV)/bin/python docs/generate.py
