@@ -422,6 +422,7 @@ DNS: Field = {
     "fields": {
         "refresh_rate": {
             "type": "duration",
+            "minimum": 0.01,
             "default": "5s",
             "description": (
                 "Time between two questions. With O(jitter), the longest a new replica waits for its first request."
