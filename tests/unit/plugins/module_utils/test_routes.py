@@ -389,8 +389,6 @@ def test_the_patch_of_a_virtual_host_comes_last() -> None:
 
 
 def test_only_requests_have_routes_that_change() -> None:
-    others = [{**LISTENER, "name": key, **change} for key, change in CHANGES.items()]
+    changes = {"t": {"protocol": "tcp"}, "s": {"protocol": "tls"}, "m": {"direction": "metrics"}}
+    others = [{**LISTENER, "name": key, **change} for key, change in changes.items()]
     assert [item["name"] for item in route_configurations({"listeners": [LISTENER, *others]})] == ["ingress_80"]
-
-
-CHANGES = {"t": {"protocol": "tcp"}, "s": {"protocol": "tls"}, "m": {"direction": "metrics"}}
