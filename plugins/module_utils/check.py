@@ -113,14 +113,15 @@ def _check_int(value: Any, field: Field, path: str, problems: Problems) -> Any:
 
 def _check_number(value: Any, field: Field, path: str, problems: Problems) -> Any:
     """A whole number stays one, so that it reads as it was written."""
+    number = value
     if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", value):
-        value = float(value) if "." in value else int(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        number = float(value)
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
         _wrong(value, field, path, problems)
         return None
-    if not field.get("minimum", value) <= value <= field.get("maximum", value):
+    if not field.get("minimum", number) <= number <= field.get("maximum", number):
         _wrong(value, field, path, problems)
-    return int(value) if value == int(value) else float(value)
+    return int(number) if number == int(number) else float(number)
 
 
 def _check_bytes(value: Any, field: Field, path: str, problems: Problems) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.sidecar.mesh.plugins.module_utils import references_edges as edges
 from ansible_collections.sidecar.mesh.plugins.module_utils import references_parts as parts
 from ansible_collections.sidecar.mesh.plugins.module_utils import services as kinds
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema_edge import SERVICE_POLICY
 
 Item = dict[str, Any]
 Known = dict[str, Any]
@@ -142,20 +143,27 @@ def _upstream(path: str, upstream: Item, front: Item, known: Known, mesh: Item) 
     name = upstream["service"]
     yield from parts.known_service(path, name, known)
     called = kinds.front_services(front)
-    answering = {
-        service["name"]
-        for other in called
-        if known.get(other) is not None
-        for service in parts.answering(known[other], known)
-    }
-    if name in known and name not in called and name not in answering:
-        yield f"{path}.service: {name!r} is in no route and no listener of this front proxy; remove the entry"
+    if name in known and name not in called:
+        yield from _version(path, upstream, called, known)
     callee = known.get(name)
     if callee is None:
         return
     yield from edges.policy(path, upstream, callee, known)
     for target in parts.answering(callee, known):
         yield from edges.edge(path, upstream, target, front, mesh)
+
+
+def _version(path: str, upstream: Item, called: list[str], known: Known) -> Iterator[str]:
+    """A service that no route names may be a version of one; what requests are told is then said of that one."""
+    name = upstream["service"]
+    callees = [known[other] for other in called if known.get(other) is not None]
+    owner = next((callee for callee in callees if name in [item["service"] for item in callee["versions"] or []]), None)
+    if owner is None:
+        yield f"{path}.service: {name!r} is in no route and no listener of this front proxy; remove the entry"
+        return
+    for key in SERVICE_POLICY:
+        if upstream[key] is not None:
+            yield f"{path}.{key}: has no effect; requests reach {name!r} through {owner['name']!r}; give it there"
 
 
 def _zones(path: str, front: Item, known: Known, mesh: Item) -> Iterator[str]:

@@ -194,5 +194,6 @@ def retries(settings: Item | None, idempotent: bool) -> Item | None:
         "per_try_idle_timeout": settings.get("per_try_idle_timeout"),
         "backoff": settings.get("backoff"),
         "previous_hosts": settings.get("previous_hosts", True),
-        "hedge": settings.get("hedge", False),
+        # A route that is not idempotent may have the retries of a service that else is.
+        "hedge": idempotent and settings.get("hedge", False),
     }

@@ -163,7 +163,7 @@ SERVICE: Field = {
         },
         "host": {
             "type": "str",
-            "pattern": "server_name",
+            "pattern": "host_name",
             "example": "api.example.com",
             "description": (
                 "DNS name of a service that runs elsewhere, outside the mesh. It is then only called, never deployed; "
@@ -177,7 +177,7 @@ SERVICE: Field = {
             "fields": {
                 "server_name": {
                     "type": "str",
-                    "pattern": "server_name",
+                    "pattern": "host_name",
                     "description": (
                         "Name that is asked for (SNI) and that its certificate must have; O(host) if not given."
                     ),
@@ -422,6 +422,7 @@ DNS: Field = {
     "fields": {
         "refresh_rate": {
             "type": "duration",
+            "minimum": 0.01,
             "default": "5s",
             "description": (
                 "Time between two questions. With O(jitter), the longest a new replica waits for its first request."

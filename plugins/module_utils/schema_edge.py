@@ -62,13 +62,24 @@ HEALTH_CHECK: Field = {
             "default": "",
             "description": "Service name in the question with O(type=grpc); empty asks for the server as a whole.",
         },
-        "interval": {"type": "duration", "default": "10s", "description": "Time between two questions to one replica."},
+        "interval": {
+            "type": "duration",
+            "minimum": 0.001,
+            "default": "10s",
+            "description": "Time between two questions to one replica.",
+        },
         "unhealthy_interval": {
             "type": "duration",
+            "minimum": 0.001,
             "default": "2s",
             "description": "Time between two questions to a replica that is not healthy.",
         },
-        "timeout": {"type": "duration", "default": "1s", "description": "Time after which a question has failed."},
+        "timeout": {
+            "type": "duration",
+            "minimum": 0.001,
+            "default": "1s",
+            "description": "Time after which a question has failed.",
+        },
         "healthy_threshold": {
             **COUNT,
             "default": 2,
