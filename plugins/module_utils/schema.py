@@ -7,7 +7,7 @@ Checks, defaults and the variable reference all come from these tables. A field 
 they apply:
 
 * ``default`` (filled in when absent), ``required``
-* ``choices``, ``minimum``, ``maximum``, ``pattern`` (a key of PATTERNS)
+* ``choices``, ``minimum``, ``maximum`` (of a duration in seconds), ``pattern`` (a key of PATTERNS)
 * ``fields`` of a dict, ``items`` of a list or of a map's values
 * ``shorthand``: the key that a bare value of a dict stands for (``retries: 2`` is ``retries: {count: 2}``)
 * ``example`` for the reference
@@ -30,7 +30,8 @@ PATTERNS: dict[str, tuple[str, str]] = {
     ),
     "dns_domain": (r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", "a DNS domain without a trailing dot"),
     "ip": (r"[0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f.]{0,15}){2,8}", "an IP address"),
-    "path": (r"/\S*", "a path starting with '/'"),
+    "path": (r"/[^\s\x00-\x1f\x7f]*", "a path starting with '/', without spaces"),
+    "line": (r"[^\x00-\x1f\x7f]+", "text on one line, not empty"),
     "grpc": (r"[A-Za-z_][\w.]*(/[A-Za-z_]\w*)?", "package.Service or package.Service/Method"),
     "header": (r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "an HTTP header name"),
     "variable": (r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and '_', not starting with a digit"),
@@ -84,13 +85,19 @@ HEALTH_CHECK: Field = {
             "default": "",
             "description": "Service name in the question with O(type=grpc); empty asks for the server as a whole.",
         },
-        "interval": {"type": "duration", "default": "10s", "description": "Time between two questions to one replica."},
+        "interval": {"type": "duration", "minimum": 0.001, "default": "10s", "description": "Time between two questions to one replica."},
         "unhealthy_interval": {
             "type": "duration",
+            "minimum": 0.001,
             "default": "2s",
             "description": "Time between two questions to a replica that is not healthy.",
         },
-        "timeout": {"type": "duration", "default": "1s", "description": "Time after which a question has failed."},
+        "timeout": {
+            "type": "duration",
+            "minimum": 0.001,
+            "default": "1s",
+            "description": "Time after which a question has failed.",
+        },
         "healthy_threshold": {
             "type": "int",
             "minimum": 1,
@@ -188,7 +195,7 @@ MATCH: Fields = {
             "fields": {
                 "name": {"type": "str", "pattern": "header", "required": True, "description": "The header's name."},
                 "exact": {"type": "str", "description": "Its whole value."},
-                "prefix": {"type": "str", "description": "The start of its value."},
+                "prefix": {"type": "str", "pattern": "line", "description": "The start of its value."},
                 "regex": {"type": "str", "description": "A regular expression (RE2) for its whole value."},
                 "present": {"type": "bool", "description": "That it is there (V(true)) or is not (V(false))."},
             },
@@ -217,7 +224,7 @@ POLICY: Fields = {
         "pattern": "path",
         "description": "Replaces the matched prefix or path.",
     },
-    "host_rewrite": {"type": "str", "description": "Replaces the Host header."},
+    "host_rewrite": {"type": "str", "pattern": "line", "description": "Replaces the Host header."},
 }
 
 INGRESS_ROUTE: Field = {
@@ -274,7 +281,7 @@ ENVOY: Fields = {
         "default": "[%Y-%m-%d %T.%e][%t][%l][%n] %v",
         "description": "Format of Envoy's own log (spdlog).",
     },
-    "concurrency": {"type": "int", "minimum": 1, "default": 1, "description": "Worker threads."},
+    "concurrency": {"type": "int", "minimum": 1, "maximum": 1024, "default": 1, "description": "Worker threads."},
     "drain_time": {
         "type": "duration",
         "default": "20s",
@@ -296,6 +303,7 @@ EDGE: Fields = {
     "hash_on": HASH_ON,
     "connect_timeout": {
         "type": "duration",
+        "minimum": 0.001,
         "description": "Time for a new connection. V(1s), or V(250ms) on an edge that is idempotent.",
     },
 }
@@ -549,6 +557,7 @@ DNS: Field = {
     "fields": {
         "refresh_rate": {
             "type": "duration",
+            "minimum": 0.01,
             "default": "5s",
             "description": (
                 "Time between two questions. With O(jitter), the longest a new replica waits for its first request."

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import datetime
 import difflib
 import os
 import shutil
@@ -20,9 +19,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import argu
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 from ansible_collections.sidecar.mesh.plugins.module_utils.validate import Cache, Config, Envoy, validate
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from golden.certificates import with_certificates, write_certificate
 from golden.rules import broken
 
 HERE = Path(__file__).resolve().parent
@@ -101,24 +98,8 @@ def envoy() -> Iterator[Envoy]:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a certificate, to stand for all."""
     folder = tmp_path_factory.mktemp("certificates")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
-    private = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    (folder / "tls.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, *private))
-    (folder / "tls.crt").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    write_certificate(folder)
     return folder
-
-
-def with_certificates(text: str, certificates: Path) -> str:
-    """Every certificate in the same folder."""
-    lines = []
-    for line in text.splitlines(keepends=True):
-        start, _rest, path = line.partition("filename: ")
-        lines.append(f"{start}filename: {certificates}/{path.rpartition('/')[2]}" if path else line)
-    return "".join(lines)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)

@@ -8,25 +8,15 @@ where it would otherwise spoil most inventories (names that exist, exactly one o
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ansible_collections.sidecar.mesh.plugins.module_utils.check import LARGEST, PATTERNS
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError, build_model
-from ansible_collections.sidecar.mesh.plugins.module_utils.references import HTTP_ONLY
-from ansible_collections.sidecar.mesh.plugins.module_utils.schema import (
-    HASH_ON,
-    HASHING_POLICIES,
-    HEADER_TESTS,
-    HTTP_PROTOCOLS,
-    MESH,
-    PATHS,
-    PATTERNS,
-    PORT,
-    PROTOCOLS,
-    SECTIONS,
-)
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema import MESH, SECTIONS
 from hypothesis import strategies as some
 
 Inventory = dict[str, Any]
@@ -35,15 +25,20 @@ Draw = some.DrawFn
 Path = tuple["str | int", ...]
 
 STATE = "/state"
-LARGEST = 2**32 - 1
-"""Of Envoy's whole numbers."""
 ROUNDS = 30
 """The most repairs of one inventory; each takes out all that the model complains of."""
 
 LEFT_OUT = ("envoy_patch",)
 """What is the user's own responsibility."""
 SET_HERE = ("engine", "state_path", "resting")
-EXACTLY_ONE = (PATHS, HEADER_TESTS, tuple(HASH_ON["fields"]))
+SERVICE = SECTIONS["mesh_services"]["items"]["fields"]
+PORT = SERVICE["port"]
+PROTOCOLS = SERVICE["protocol"]["choices"]
+EXACTLY_ONE = (
+    ("prefix", "path", "regex", "grpc"),
+    ("exact", "prefix", "regex", "present"),
+    tuple(SERVICE["hash_on"]["fields"]),
+)
 """Keys of one dict of which just one is to be given."""
 NEEDED = {"mesh_services": ("image", "command", "protocol"), "mesh_front_proxies": ("routes",)}
 """Keys without which nothing can be deployed, or nothing is routed."""
@@ -67,6 +62,8 @@ BY_KEY: dict[str, some.SearchStrategy[Any]] = {
     "command": some.lists(TEXT, min_size=1, max_size=3),
     # Each replica is a proxy, or an address.
     "replicas": some.integers(0, 3),
+    # Each thread takes Envoy time to start.
+    "concurrency": some.integers(1, 4),
 }
 
 
@@ -115,7 +112,7 @@ class World:
 
     @property
     def http(self) -> list[str]:
-        return [name for name, protocol in self.protocols.items() if protocol != "tcp"]
+        return [name for name, protocol in self.protocols.items() if protocol in ("http", "http2", "grpc")]
 
 
 @some.composite
@@ -123,7 +120,7 @@ def inventories(draw: Draw) -> Inventory:
     """A valid inventory, without patches."""
     names = draw(some.lists(_pattern("dns_label"), unique=True, min_size=2, max_size=6))
     cut = draw(some.integers(1, len(names)))
-    protocols = [draw(some.sampled_from(PROTOCOLS if number else HTTP_PROTOCOLS)) for number in range(cut)]
+    protocols = [draw(some.sampled_from(PROTOCOLS if number else ("http", "grpc"))) for number in range(cut)]
     world = World(dict(zip(names, protocols, strict=False)))
     made: Inventory = {"mesh_engine": draw(some.sampled_from(MESH["engine"]["choices"]))}
     settings = {key: setting for key, setting in MESH.items() if key not in SET_HERE}
@@ -163,7 +160,7 @@ def _fitted(draw: Draw, made: dict[str, Any], fields: dict[str, Field], place: s
     if made.get("endpoints"):
         idle += ["upstreams"]
         made["discovery"] = draw(some.sampled_from(("static", "eds")))
-    if made.get("lb_policy") in HASHING_POLICIES and "hash_on" not in made:
+    if made.get("lb_policy") in ("ring_hash", "maglev") and "hash_on" not in made:
         made["hash_on"] = _value(draw, "hash_on", fields["hash_on"], world)
     if made.get("virtual_hosts") and draw(some.booleans()):
         idle += ["routes"]
@@ -173,8 +170,6 @@ def _fitted(draw: Draw, made: dict[str, Any], fields: dict[str, Field], place: s
     elif place == "listeners":
         idle += ["service", *(["https_redirect"] if "tls" in made else [])]
     if place == "upstreams" and "port" in fields:
-        if world.protocols[made["service"]] == "tcp":
-            idle += HTTP_ONLY
         if "match" not in made:
             made["port"] = draw(_integers(PORT))
         elif draw(some.booleans()):
@@ -224,9 +219,12 @@ def _scalar(field: Field) -> some.SearchStrategy[Any]:
     if kind == "int":
         return _integers(field)
     if kind == "number":
-        return some.floats(field.get("minimum", 0), field.get("maximum", 1000), allow_subnormal=False)
+        return some.floats(field.get("minimum", 0), field.get("maximum", 1000)).map(lambda number: round(number, 3))
     if kind == "duration":
         return _durations(field)
+    if kind == "bytes":
+        sizes = some.integers(field.get("minimum", 0), field.get("minimum", 0) + 2**20)
+        return sizes | some.integers(1, 9).map("{}Gi".format)
     if kind == "map":
         keys = some.from_regex(PATTERNS[field["keys"]][0], fullmatch=True) if "keys" in field else some.sampled_from(WORDS)
         return some.dictionaries(keys, _scalar(field["items"]), max_size=2)
@@ -244,9 +242,11 @@ def _integers(field: Field) -> some.SearchStrategy[Any]:
 
 
 def _durations(field: Field) -> some.SearchStrategy[Any]:
-    seconds = some.integers(0 if not field.get("minimum") else 1, 3600)
-    written = some.tuples(some.integers(1, 5000), some.sampled_from(("ms", "s", "m", "h"))).map(lambda pair: f"{pair[0]}{pair[1]}")
-    return seconds | seconds.map(lambda number: number + 0.25) | written | some.just("0.001s")
+    low, high = field.get("minimum", 0), field.get("maximum", 3600)
+    thousandths = some.integers(math.ceil(low * 1000), math.floor(high * 1000))
+    between = thousandths.map(lambda number: number / 1000)
+    written = thousandths.map("{}ms".format) | between.map("{}s".format) | some.sampled_from(("1m", "1h"))
+    return some.sampled_from((low, high, math.ceil(low))) | between | written
 
 
 def _pattern(name: str) -> some.SearchStrategy[Any]:
@@ -324,3 +324,20 @@ def schema_paths(value: Any, path: str = "") -> list[str]:
     else:
         inner = [schema_paths(item, f"{path}[]") for item in value] if isinstance(value, list) else []
     return [*([path] if path else []), *(found for some_paths in inner for found in some_paths)]
+
+
+def schema_keys() -> set[str]:
+    """All keys that an inventory may have, as ``schema_paths`` names them."""
+    settings = {f"mesh_{key}": field for key, field in MESH.items() if key not in SET_HERE}
+    return {"mesh_engine", *_keys_of({**settings, **SECTIONS}, "")}
+
+
+def _keys_of(fields: dict[str, Field], path: str) -> set[str]:
+    found: set[str] = set()
+    for key, field in fields.items():
+        if key not in LEFT_OUT:
+            here = f"{path}{key}"
+            inner = field["items"] if field["type"] == "list" else field
+            below = f"{here}[]." if field["type"] == "list" else f"{here}."
+            found |= {here, *_keys_of(inner.get("fields", {}), below)}
+    return found
