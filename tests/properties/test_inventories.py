@@ -19,7 +19,7 @@ import yaml
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files, proxy_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError
-from ansible_collections.sidecar.mesh.plugins.module_utils.validate import Envoy
+from ansible_collections.sidecar.mesh.plugins.module_utils.validate import Envoy, running_args
 from ansible_collections.sidecar.mesh.plugins.module_utils.validate_join import NOWHERE, join
 from golden.certificates import with_certificates, write_certificate
 from hypothesis import HealthCheck, Phase, given, note, seed, settings
@@ -63,7 +63,7 @@ def every(strategy: some.SearchStrategy[Any], number: int, size: int, check: Cal
             show(example.data)
             raise
 
-    seed(SEED * 10_000 + number)(checks(given(strategy.map(Example))(shown)))()
+    seed(SEED * 10_000 + number)(checks(given(examples(strategy))(shown)))()
 
 
 class Example:
@@ -74,6 +74,11 @@ class Example:
 
     def __repr__(self) -> str:
         return "the following"
+
+
+@some.composite
+def examples(draw: some.DrawFn, strategy: some.SearchStrategy[Any]) -> Example:
+    return Example(draw(strategy))
 
 
 def show(example: Any) -> None:
@@ -118,20 +123,12 @@ def complaints(proxy: dict[str, Any], envoy: Envoy, certificates: Path) -> list[
     """What the real Envoy has against the config of one proxy, warnings included."""
     joined = join({name: with_certificates(text, certificates) for name, text in proxy_files(proxy).items()})
     found = [*map(str, joined.problems), *joined.unchecked]
-    outcome = envoy.judge(joined.tree, used_arguments(proxy))
+    outcome = envoy.judge(joined.tree, running_args(arguments(proxy, proxy["name"])))
     if not outcome.accepted:
         return [*found, outcome.failure(), *outcome.messages("critical"), outcome.output[-2000:]]
     said = [text for level in ("warning", "error") for text in outcome.messages(level)]
     # Joined for validation, a cluster of type EDS has a file that nobody writes.
     return found + [text for text in said if NOWHERE not in text]
-
-
-def used_arguments(proxy: dict[str, Any]) -> list[str]:
-    """Those that it is started with, without those that say how it logs and where its config is."""
-    given_ones = arguments(proxy, proxy["name"])
-    start = given_ones.index("--service-cluster")
-    log = given_ones.index("--log-level")
-    return [*given_ones[start:log], *given_ones[log + 4 :]]
 
 
 @chunks(300)
