@@ -242,7 +242,9 @@ class Reference:
     def page(self) -> str:
         mesh = self._sections(self._mesh, "")
         lists = {name: self._list_sections(name, field) for name, field in self._lists.items()}
-        introduction = INTRODUCTION.format(name=self._patterns["dns_label"][1], port=self._port, schema=schema_address())
+        introduction = INTRODUCTION.format(
+            name=self._patterns["dns_label"][1], port=self._port, schema=schema_address()
+        )
         parts = [introduction, self._contents(), f"## {MESH_TITLE}\n", self._table(self._mesh), MESH_TEXT]
         parts += [self._text(section) for section in mesh]
         for name, sections in lists.items():

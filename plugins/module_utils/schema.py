@@ -85,7 +85,12 @@ HEALTH_CHECK: Field = {
             "default": "",
             "description": "Service name in the question with O(type=grpc); empty asks for the server as a whole.",
         },
-        "interval": {"type": "duration", "minimum": 0.001, "default": "10s", "description": "Time between two questions to one replica."},
+        "interval": {
+            "type": "duration",
+            "minimum": 0.001,
+            "default": "10s",
+            "description": "Time between two questions to one replica.",
+        },
         "unhealthy_interval": {
             "type": "duration",
             "minimum": 0.001,

@@ -38,13 +38,70 @@ def _endless() -> list[Any]:
 
 NASTY = (
     *(None, True, False, 0, -1, 2**31, 2**32, 2**64, 10**400, -(2**70), 0.5, math.nan, math.inf, -math.inf, 1e308),
-    *("", " ", "0", "-1", "1e5", "true", "nan", "99999999999999999999", "1h", "-5s", "9" * 5000, "/", "*", "%", "$(PORT)"),
-    *("a\nb", "a\r\n: b", "\x00", "\x1b[31m", "\u2028", "é" * 50, "\ud800", "𝕏", "{{ undefined }}", "{% raw %}", "!!python/none"),
+    *(
+        "",
+        " ",
+        "0",
+        "-1",
+        "1e5",
+        "true",
+        "nan",
+        "99999999999999999999",
+        "1h",
+        "-5s",
+        "9" * 5000,
+        "/",
+        "*",
+        "%",
+        "$(PORT)",
+    ),
+    *(
+        "a\nb",
+        "a\r\n: b",
+        "\x00",
+        "\x1b[31m",
+        "\u2028",
+        "é" * 50,
+        "\ud800",
+        "𝕏",
+        "{{ undefined }}",
+        "{% raw %}",
+        "!!python/none",
+    ),
     *("'", '"', "a: b", "- a", "&a *a", "x" * 10_000),
-    *([], {}, [[]], [None], [[[[]]]], {"": ""}, {"a": {"a": {"a": []}}}, {None: 1}, {1: 2}, {"a\nb": 1}, {"name": "a"}, ["a", "a"]),
+    *(
+        [],
+        {},
+        [[]],
+        [None],
+        [[[[]]]],
+        {"": ""},
+        {"a": {"a": {"a": []}}},
+        {None: 1},
+        {1: 2},
+        {"a\nb": 1},
+        {"name": "a"},
+        ["a", "a"],
+    ),
     *(b"bytes", datetime.date(2026, 1, 1), datetime.datetime(2026, 1, 1, 12), {1, 2}, (1, 2)),
 )
-KEYS = ("", " ", "nmae", "name ", "Name", "port", "service", "envoy_patch", "on", "a.b", "a\nb", "a: b", "é", "{{ x }}", "x" * 500)
+KEYS = (
+    "",
+    " ",
+    "nmae",
+    "name ",
+    "Name",
+    "port",
+    "service",
+    "envoy_patch",
+    "on",
+    "a.b",
+    "a\nb",
+    "a: b",
+    "é",
+    "{{ x }}",
+    "x" * 500,
+)
 ODD_KEYS = (None, True, 1, 1.5, "\x00", b"k", (1, 2), datetime.date(2026, 1, 1))
 
 
@@ -77,7 +134,9 @@ def _delete(_draw: Draw, holder: Any, key: Any, *_rest: Any) -> None:
 def _rename(draw: Draw, holder: Any, key: Any, _places: Any, inventory: Inventory) -> None:
     if isinstance(holder, dict):
         # Names of variables are words.
-        new = f"mesh_{key}x" if holder is inventory else draw(some.sampled_from(KEYS + ODD_KEYS) | some.text(max_size=10))
+        new = (
+            f"mesh_{key}x" if holder is inventory else draw(some.sampled_from(KEYS + ODD_KEYS) | some.text(max_size=10))
+        )
         holder[new] = holder.pop(key)
 
 

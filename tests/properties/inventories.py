@@ -43,12 +43,43 @@ EXACTLY_ONE = (
 NEEDED = {"mesh_services": ("image", "command", "protocol"), "mesh_front_proxies": ("routes",)}
 """Keys without which nothing can be deployed, or nothing is routed."""
 
-WORDS = ("a", "shop", "x-user", "n", "on", "~", "null", "1.5", "0x1F", "-", "é", "a b", "{}", "'", '"', "#", "%", "a: b", "x" * 200)
+WORDS = (
+    "a",
+    "shop",
+    "x-user",
+    "n",
+    "on",
+    "~",
+    "null",
+    "1.5",
+    "0x1F",
+    "-",
+    "é",
+    "a b",
+    "{}",
+    "'",
+    '"',
+    "#",
+    "%",
+    "a: b",
+    "x" * 200,
+)
 """Text that some reader of YAML takes for something else, or that has to be quoted."""
 TEXT = some.sampled_from(WORDS) | some.text(max_size=20)
 EXPRESSIONS = some.sampled_from((".*", "/a[0-9]+", r"/\w+/(b|c)", "a{1,3}", "^/x$"))
-HOSTS = some.sampled_from(("a.example.com", "*.example.com", "Example.ORG", "10.0.0.1", "*", "x")) | some.from_regex(r"(\*\.)?[a-z]{1,8}\.(example|test)", fullmatch=True)
-SPARED = {"name", "service", "port", "address", *(key for keys in NEEDED.values() for key in keys), "listeners", "virtual_hosts", "domains"}
+HOSTS = some.sampled_from(("a.example.com", "*.example.com", "Example.ORG", "10.0.0.1", "*", "x")) | some.from_regex(
+    r"(\*\.)?[a-z]{1,8}\.(example|test)", fullmatch=True
+)
+SPARED = {
+    "name",
+    "service",
+    "port",
+    "address",
+    *(key for keys in NEEDED.values() for key in keys),
+    "listeners",
+    "virtual_hosts",
+    "domains",
+}
 """Keys that a repair takes out together with all around them only."""
 BY_KEY: dict[str, some.SearchStrategy[Any]] = {
     # Languages that a pattern of the schema does not describe, by the key that holds them.
@@ -226,7 +257,9 @@ def _scalar(field: Field) -> some.SearchStrategy[Any]:
         sizes = some.integers(field.get("minimum", 0), field.get("minimum", 0) + 2**20)
         return sizes | some.integers(1, 9).map("{}Gi".format)
     if kind == "map":
-        keys = some.from_regex(PATTERNS[field["keys"]][0], fullmatch=True) if "keys" in field else some.sampled_from(WORDS)
+        keys = (
+            some.from_regex(PATTERNS[field["keys"]][0], fullmatch=True) if "keys" in field else some.sampled_from(WORDS)
+        )
         return some.dictionaries(keys, _scalar(field["items"]), max_size=2)
     if kind == "str" and "pattern" in field:
         return _pattern(field["pattern"])
@@ -236,7 +269,11 @@ def _scalar(field: Field) -> some.SearchStrategy[Any]:
 def _integers(field: Field) -> some.SearchStrategy[Any]:
     low, high = field.get("minimum", 0), field.get("maximum", LARGEST)
     # Small ones, and the limits themselves; ports that differ.
-    near = some.integers(low, low + 100) | some.sampled_from((low, high)) if high != PORT["maximum"] else some.integers(low, high)
+    near = (
+        some.integers(low, low + 100) | some.sampled_from((low, high))
+        if high != PORT["maximum"]
+        else some.integers(low, high)
+    )
     numbers = near | some.integers(low, high)
     return numbers | numbers.map(str)
 
@@ -288,7 +325,10 @@ def path_of(problem: str) -> Path:
 
 def _last_first(problem: str) -> list[tuple[bool, str, int]]:
     """Later items of a list go before earlier ones, whose numbers would change."""
-    return [(isinstance(step, int), "" if isinstance(step, int) else step, step if isinstance(step, int) else 0) for step in path_of(problem)]
+    return [
+        (isinstance(step, int), "" if isinstance(step, int) else step, step if isinstance(step, int) else 0)
+        for step in path_of(problem)
+    ]
 
 
 def _drop(inventory: Inventory, path: Path) -> None:

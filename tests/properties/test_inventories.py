@@ -153,7 +153,9 @@ def test_little_of_the_inventories_is_lost_in_making_them_valid() -> None:
     print(f"\n{TALLY}; {next(JUDGED)} configs accepted by Envoy")
     known = schema_keys()
     missing = sorted(known - set(TALLY.stayed))
-    print(f"{len(known) - len(missing)} of {len(known)} keys of the schema tried; not tried: {', '.join(missing) or 'none'}")
+    print(
+        f"{len(known) - len(missing)} of {len(known)} keys of the schema tried; not tried: {', '.join(missing) or 'none'}"
+    )
     often = [f"{count} times: {reason}" for reason, count in TALLY.reasons.most_common(10)]
     assert TALLY.dropped < 0.1 * TALLY.generated, often
     assert len(missing) < (0.01 if EXAMPLES >= MANY else 0.25) * len(known), missing

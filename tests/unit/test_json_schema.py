@@ -139,7 +139,9 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from places(value[key])
 
 
-@pytest.mark.parametrize(("where", "inventory"), list(inventories()), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("where", "inventory"), list(inventories()), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_any_value_may_be_a_template(where: str, inventory: Data) -> None:
     inventory = copy.deepcopy(inventory)
     for holder, key in list(places(inventory)):
