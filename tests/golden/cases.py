@@ -20,8 +20,8 @@ ROOT = HERE.parent.parent
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT / ".collections"))
 
-from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
-from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
+from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files  # noqa: E402 - its path comes first
+from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model  # noqa: E402
 
 CASES = sorted(path.parent for path in HERE.glob("*/inventory.yml"))
 STATE = "/state"

@@ -63,7 +63,7 @@ NASTY = (
         "\u2028",
         "é" * 50,
         "\ud800",
-        "𝕏",
+        "\U0001d54f",
         "{{ undefined }}",
         "{% raw %}",
         "!!python/none",

@@ -8,10 +8,12 @@ where it would otherwise spoil most inventories (names that exist, exactly one o
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from dataclasses import field as variable
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils.check import LARGEST, PATTERNS
@@ -33,6 +35,7 @@ LEFT_OUT = ("envoy_patch",)
 SET_HERE = ("engine", "state_path", "resting")
 SERVICE = SECTIONS["mesh_services"]["items"]["fields"]
 PORT = SERVICE["port"]
+BOOLEANS = some.booleans()
 PROTOCOLS = SERVICE["protocol"]["choices"]
 EXACTLY_ONE = (
     ("prefix", "path", "regex", "grpc"),
@@ -106,8 +109,8 @@ class Tally:
     valid_at_once: int = 0
     generated: int = 0
     dropped: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    stayed: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = variable(default_factory=Counter)
+    stayed: Counter[str] = variable(default_factory=Counter)
 
     def __str__(self) -> str:
         share = 100 * self.dropped / max(1, self.generated)
@@ -176,11 +179,29 @@ def _chosen(draw: Draw, fields: dict[str, Field], place: str) -> list[str]:
     alternatives = {key for group in groups for key in group}
     known = [key for key in fields if key not in LEFT_OUT and key not in alternatives]
     wanted = {key for key in known if fields[key].get("required")} | set(NEEDED.get(place, ()))
-    wanted |= {draw(some.sampled_from(group)) for group in groups}
+    wanted |= {draw(_one(group)) for group in groups}
     optional = [key for key in known if key not in wanted]
     if optional:
-        wanted |= set(draw(some.lists(some.sampled_from(optional), unique=True, max_size=5)))
+        wanted |= set(draw(_subset(tuple(optional), 5)))
     return [key for key in fields if key in wanted]
+
+
+# Hypothesis takes its time to make a strategy, so each is made once.
+
+
+@functools.cache
+def _one(values: tuple[Any, ...]) -> some.SearchStrategy[Any]:
+    return some.sampled_from(values)
+
+
+@functools.cache
+def _subset(values: tuple[Any, ...], most: int) -> some.SearchStrategy[list[Any]]:
+    return some.lists(some.sampled_from(values), unique=True, max_size=most)
+
+
+@functools.cache
+def _number(low: int, high: int) -> some.SearchStrategy[int]:
+    return some.integers(low, high)
 
 
 def _fitted(draw: Draw, made: dict[str, Any], fields: dict[str, Field], place: str, world: World) -> dict[str, Any]:
@@ -190,20 +211,20 @@ def _fitted(draw: Draw, made: dict[str, Any], fields: dict[str, Field], place: s
         made["protocol"] = world.protocols[made["name"]]
     if made.get("endpoints"):
         idle += ["upstreams"]
-        made["discovery"] = draw(some.sampled_from(("static", "eds")))
+        made["discovery"] = draw(_one(("static", "eds")))
     if made.get("lb_policy") in ("ring_hash", "maglev") and "hash_on" not in made:
         made["hash_on"] = _value(draw, "hash_on", fields["hash_on"], world)
-    if made.get("virtual_hosts") and draw(some.booleans()):
+    if made.get("virtual_hosts") and draw(BOOLEANS):
         idle += ["routes"]
     if place == "listeners" and made.get("protocol") == "tcp":
         idle += ["https_redirect"]
-        made["service"] = draw(some.sampled_from(world.services))
+        made["service"] = draw(_one(tuple(world.services)))
     elif place == "listeners":
         idle += ["service", *(["https_redirect"] if "tls" in made else [])]
     if place == "upstreams" and "port" in fields:
         if "match" not in made:
             made["port"] = draw(_integers(PORT))
-        elif draw(some.booleans()):
+        elif draw(BOOLEANS):
             idle += ["port"]
     return {key: value for key, value in made.items() if key not in idle}
 
@@ -212,29 +233,35 @@ def _value(draw: Draw, key: str, field: Field, world: World) -> Any:
     """The value of a key."""
     kind = field["type"]
     if key == "service" and kind == "str":
-        return draw(some.sampled_from(world.http))
+        return draw(_one(tuple(world.http)))
     if key in BY_KEY:
         return draw(BY_KEY[key])
     if kind == "list":
         return _list(draw, key, field, world)
-    if kind == "toggle" and draw(some.booleans()):
-        return draw(some.booleans())
+    if kind == "toggle" and draw(BOOLEANS):
+        return draw(BOOLEANS)
     if kind in ("dict", "toggle"):
         short = field.get("shorthand")
-        if short and draw(some.booleans()):
+        if short and draw(BOOLEANS):
             return _value(draw, short, field["fields"][short], world)
         return _dict(draw, field["fields"], key, world)
-    return draw(_scalar(field))
+    if id(field) not in _SCALARS:
+        _SCALARS[id(field)] = _scalar(field)
+    return draw(_SCALARS[id(field)])
+
+
+_SCALARS: dict[int, some.SearchStrategy[Any]] = {}
+"""By the field of the schema."""
 
 
 def _list(draw: Draw, key: str, field: Field, world: World) -> list[Any]:
     item = field["items"]
     if key == "upstreams":  # none twice
         others = [name for name in world.services if name != world.own]
-        called = draw(some.lists(some.sampled_from(others), unique=True, max_size=3)) if others else []
+        called = draw(_subset(tuple(others), 3)) if others else []
         return [_dict(draw, item["fields"], key, world, service=name) for name in called]
     least = 1 if field.get("required") or key in NEEDED["mesh_front_proxies"] else 0
-    size = draw(some.integers(least, 3))
+    size = draw(_number(least, 3))
     if item["type"] == "dict":
         return [_dict(draw, item["fields"], key, world) for _number in range(size)]
     return [_value(draw, "", item, world) for _number in range(size)]
@@ -286,6 +313,7 @@ def _durations(field: Field) -> some.SearchStrategy[Any]:
     return some.sampled_from((low, high, math.ceil(low))) | between | written
 
 
+@functools.cache
 def _pattern(name: str) -> some.SearchStrategy[Any]:
     if name == "ip":
         return some.ip_addresses().map(str)

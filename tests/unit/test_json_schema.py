@@ -1,4 +1,4 @@
-"""The JSON Schema for editors: it takes every inventory that is shown or shipped, and refuses what the model refuses."""
+"""The JSON Schema for editors: it takes whatever inventory is shown or shipped, and refuses what the model refuses."""
 
 from __future__ import annotations
 
