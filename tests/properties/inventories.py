@@ -2,12 +2,11 @@
 
 Values come from a field's type, choices, limits and pattern. What the schema cannot say of one value alone is built in
 where it would otherwise spoil most inventories (names that exist, exactly one of a group of keys); what is left over,
-``repaired`` takes out, led by the paths of the model's own complaints.
+``repaired`` mends or takes out, led by the model's own complaints.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 import re
@@ -28,7 +27,9 @@ Path = tuple["str | int", ...]
 
 STATE = "/state"
 ROUNDS = 30
-"""The most repairs of one inventory; each takes out all that the model complains of."""
+"""The most repairs of one inventory; each takes out, or adds, all that the model complains of."""
+MENDING_ROUNDS = 3
+"""Those that add something."""
 
 LEFT_OUT = ("envoy_patch",)
 """What is the user's own responsibility."""
@@ -144,9 +145,8 @@ class World:
     def services(self) -> list[str]:
         return list(self.protocols)
 
-    @property
-    def http(self) -> list[str]:
-        return [name for name, protocol in self.protocols.items() if protocol in ("http", "http2", "grpc")]
+    def of(self, *protocols: str) -> tuple[str, ...]:
+        return tuple(name for name, protocol in self.protocols.items() if protocol in protocols)
 
 
 @some.composite
@@ -162,7 +162,7 @@ def inventories(draw: Draw) -> Inventory:
     for section, own in zip(SECTIONS, (names[:cut], names[cut:]), strict=True):
         fields = SECTIONS[section]["items"]["fields"]
         made[section] = [_dict(draw, fields, section, replace(world, own=name), name=name) for name in own]
-    return repaired(made)
+    return repaired(draw, made, world)
 
 
 def _dict(draw: Draw, fields: dict[str, Field], place: str, world: World, **given: Any) -> dict[str, Any]:
@@ -216,6 +216,10 @@ def _fitted(draw: Draw, made: dict[str, Any], fields: dict[str, Field], place: s
         made["hash_on"] = _value(draw, "hash_on", fields["hash_on"], world)
     if made.get("virtual_hosts") and draw(BOOLEANS):
         idle += ["routes"]
+    if place == "listeners" and made.get("protocol") == "tls" and not world.of("tls"):
+        made["protocol"] = "http"
+    if place == "listeners" and made.get("protocol") != "tls":
+        idle += ["services"]
     if place == "listeners" and made.get("protocol") == "tcp":
         idle += ["https_redirect"]
         made["service"] = draw(_one(tuple(world.services)))
@@ -232,8 +236,8 @@ def _fitted(draw: Draw, made: dict[str, Any], fields: dict[str, Field], place: s
 def _value(draw: Draw, key: str, field: Field, world: World) -> Any:
     """The value of a key."""
     kind = field["type"]
-    if key == "service" and kind == "str":
-        return draw(_one(tuple(world.http)))
+    if key in ("service", "services") and kind == "str":
+        return draw(_one((key == "services" and world.of("tls")) or world.of("http", "http2", "grpc")))
     if key in BY_KEY:
         return draw(BY_KEY[key])
     if kind == "list":
@@ -264,7 +268,7 @@ def _list(draw: Draw, key: str, field: Field, world: World) -> list[Any]:
     size = draw(_number(least, 3))
     if item["type"] == "dict":
         return [_dict(draw, item["fields"], key, world) for _number in range(size)]
-    return [_value(draw, "", item, world) for _number in range(size)]
+    return [_value(draw, key if key == "services" else "", item, world) for _number in range(size)]
 
 
 def _scalar(field: Field) -> some.SearchStrategy[Any]:
@@ -323,25 +327,64 @@ def _pattern(name: str) -> some.SearchStrategy[Any]:
 # Repairs
 
 
-def repaired(inventory: Inventory) -> Inventory:
-    """The inventory without what the model complains of; what that was is in TALLY."""
-    made = copy.deepcopy(inventory)
-    before = _size(made)
+def repaired(draw: Draw, inventory: Inventory, world: World) -> Inventory:
+    """The inventory with what the model misses, and without what it does not want; how much that was is in TALLY."""
+    generated, dropped = _size(inventory), 0
     for number in range(ROUNDS):
         try:
-            model_of(made)
+            model_of(inventory)
         except ModelError as error:
             for problem in sorted(error.problems, key=_last_first, reverse=True):
                 TALLY.reasons[re.sub(r"\[\d+\]", "[]", problem)[:100]] += 1
-                _drop(made, path_of(problem))
+                if number >= MENDING_ROUNDS or not _mended(draw, inventory, problem, world):
+                    dropped += _drop(inventory, path_of(problem))
             continue
         TALLY.inventories += 1
         TALLY.valid_at_once += not number
-        TALLY.generated += before
-        TALLY.dropped += before - _size(made)
-        TALLY.stayed.update(set(schema_paths(made)))
-        return made
-    raise AssertionError(f"still not valid after {ROUNDS} repairs: {made}")
+        TALLY.generated += generated
+        TALLY.dropped += dropped
+        TALLY.stayed.update(set(schema_paths(inventory)))
+        return inventory
+    raise AssertionError(f"still not valid after {ROUNDS} repairs: {inventory}")
+
+
+def _mended(draw: Draw, inventory: Inventory, problem: str, world: World) -> bool:
+    """Give a key that is missing, or one of some keys that exclude each other. False where that is not the problem."""
+    path = path_of(problem)
+    there, holder, key = _at(inventory, path), _at(inventory, path[:-1]), path[-1]
+    field = field_at(path)
+    if path[0] == "mesh_services" and (service := _at(inventory, path[:2])):
+        world = replace(world, own=service["name"])
+    if field and ": is missing; " in problem and isinstance(holder, dict) and there is None:
+        holder[key] = _value(draw, str(key), field, world)
+        return True
+    group = re.search(r"; give exactly one of ([\w, ]+)$|: give exactly one of ([\w, ]+)$", problem)
+    if field and group and isinstance(there, dict):
+        names = [name for name in re.split(r", | or ", group[1] or group[2]) if name in field.get("fields", {})]
+        kept = draw(_one(tuple(name for name in names if name in there) or tuple(names)))
+        value = there.get(kept)
+        for name in names:
+            there.pop(name, None)
+        there[kept] = _value(draw, kept, field["fields"][kept], world) if value is None else value
+        return True
+    return False
+
+
+def _at(data: Any, path: Path) -> Any:
+    """What is at a path; None where nothing is."""
+    for step in path:
+        if not (step in data if isinstance(data, dict) else isinstance(data, list) and step in range(len(data))):
+            return None
+        data = data[step]
+    return data
+
+
+def field_at(path: Path) -> Field | None:
+    """The field of the schema that a path leads to."""
+    field: Field | None = {"fields": {**{f"mesh_{key}": setting for key, setting in MESH.items()}, **SECTIONS}}
+    for step in path:
+        field = field and (field.get("items") if isinstance(step, int) else field.get("fields", {}).get(step))
+    return field
 
 
 def path_of(problem: str) -> Path:
@@ -359,8 +402,12 @@ def _last_first(problem: str) -> list[tuple[bool, str, int]]:
     ]
 
 
-def _drop(inventory: Inventory, path: Path) -> None:
-    """Take out what is at a path. Where nothing is, the dict around it loses all it can do without, or goes itself."""
+def _drop(inventory: Inventory, path: Path) -> int:
+    """Take out what is at a path; where nothing is, all that the dict around it can do without, or that dict itself.
+
+    Returns how many keys that was.
+    """
+    before = _size(inventory)
     trail: list[tuple[Any, str | int]] = []
     data: Any = inventory
     for step in path:
@@ -371,11 +418,12 @@ def _drop(inventory: Inventory, path: Path) -> None:
     if len(trail) < len(path) and isinstance(data, dict) and set(data) - SPARED:
         for key in set(data) - SPARED:
             del data[key]
-        return
+        return before - _size(inventory)
     while trail and trail[-1][1] in SPARED:
         trail.pop()
     if trail:
         del trail[-1][0][trail[-1][1]]
+    return before - _size(inventory)
 
 
 def _size(value: Any) -> int:
