@@ -216,21 +216,26 @@ def _fitted(draw: Draw, made: dict[str, Any], fields: dict[str, Field], place: s
         made["hash_on"] = _value(draw, "hash_on", fields["hash_on"], world)
     if made.get("virtual_hosts") and draw(BOOLEANS):
         idle += ["routes"]
-    if place == "listeners" and made.get("protocol") == "tls" and not world.of("tls"):
-        made["protocol"] = "http"
-    if place == "listeners" and made.get("protocol") != "tls":
-        idle += ["services"]
-    if place == "listeners" and made.get("protocol") == "tcp":
-        idle += ["https_redirect"]
-        made["service"] = draw(_one(tuple(world.services)))
-    elif place == "listeners":
-        idle += ["service", *(["https_redirect"] if "tls" in made else [])]
+    if place == "listeners":
+        idle += _fitted_listener(draw, made, world)
     if place == "upstreams" and "port" in fields:
         if "match" not in made:
             made["port"] = draw(_integers(PORT))
         elif draw(BOOLEANS):
             idle += ["port"]
     return {key: value for key, value in made.items() if key not in idle}
+
+
+def _fitted_listener(draw: Draw, made: dict[str, Any], world: World) -> list[str]:
+    """The keys that the listener of a front proxy has no use for."""
+    protocol = made.setdefault("protocol", "http")
+    if protocol == "tls" and world.of("tls"):
+        return ["service", "https_redirect", "tls"]
+    if protocol == "tcp":
+        made["service"] = draw(_one(tuple(world.services)))
+        return ["services", "https_redirect"]
+    made["protocol"] = "http"
+    return ["service", "services", *(["https_redirect"] if "tls" in made else [])]
 
 
 def _value(draw: Draw, key: str, field: Field, world: World) -> Any:
