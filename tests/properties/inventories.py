@@ -182,7 +182,7 @@ def _chosen(draw: Draw, fields: dict[str, Field], place: str) -> list[str]:
     wanted |= {draw(_one(group)) for group in groups}
     optional = [key for key in known if key not in wanted]
     if optional:
-        wanted |= set(draw(_subset(tuple(optional), 5)))
+        wanted |= set(draw(_subset(tuple(optional), max(5, len(optional) // 3))))
     return [key for key in fields if key in wanted]
 
 
