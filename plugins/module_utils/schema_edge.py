@@ -348,7 +348,7 @@ MATCH: Fields = {
             "fields": {
                 "name": {"type": "str", "pattern": "header", "required": True, "description": "The header's name."},
                 "exact": {"type": "str", "description": "Its whole value."},
-                "prefix": {"type": "str", "description": "The start of its value."},
+                "prefix": {"type": "str", "pattern": "line", "description": "The start of its value."},
                 "regex": {"type": "str", "description": "A regular expression (RE2) for its whole value."},
                 "present": {"type": "bool", "description": "That it is there (V(true)) or is not (V(false))."},
             },

@@ -6,7 +6,7 @@
 A field has ``type``, ``description`` and, where they apply:
 
 * ``default`` (filled in when absent), ``required``
-* ``choices``, ``minimum``, ``maximum``, ``pattern`` (a key of PATTERNS)
+* ``choices``, ``minimum``, ``maximum`` (of a duration in seconds), ``pattern`` (a key of PATTERNS)
 * ``fields`` of a dict, ``items`` of a list or of a map's values, ``keys`` (a pattern) of a map
 * ``shorthand``: the key that a bare value of a dict stands for (``retries: 2`` is ``retries: {count: 2}``)
 * ``example`` for the reference
@@ -45,7 +45,8 @@ PATTERNS: dict[str, tuple[str, str]] = {
         "a lower-case DNS name, no IP address",
     ),
     "ip": (r"[0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f.]{0,15}){2,8}", "an IP address"),
-    "path": (r"/\S*", "a path starting with '/'"),
+    "path": (r"/[^\s\x00-\x1f\x7f]*", "a path starting with '/', without spaces"),
+    "line": (r"[^\x00-\x1f\x7f]+", "text on one line, not empty"),
     "grpc": (r"[A-Za-z_][\w.]*(/[A-Za-z_]\w*)?", "package.Service or package.Service/Method"),
     "header": (r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "an HTTP header name"),
     "plain_header": (r"[A-Za-z0-9][A-Za-z0-9_.-]*", "a header name of letters, digits, '-', '_' and '.'; not Host"),

@@ -217,7 +217,7 @@ ENVOY: Fields = {
         "default": "[%Y-%m-%d %T.%e][%t][%l][%n] %v",
         "description": "Format of Envoy's own log (spdlog).",
     },
-    "concurrency": {"type": "int", "minimum": 1, "default": 1, "description": "Worker threads."},
+    "concurrency": {"type": "int", "minimum": 1, "maximum": 1024, "default": 1, "description": "Worker threads."},
     "drain_time": {
         "type": "duration",
         "default": "20s",

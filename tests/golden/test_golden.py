@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import datetime
 import difflib
 import os
 import shutil
@@ -18,34 +17,15 @@ import pytest
 import yaml
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
-from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 from ansible_collections.sidecar.mesh.plugins.module_utils.validate import Cache, Config, Envoy, validate
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from golden.cases import CASES, demo, model_of
+from golden.certificates import with_certificates, write_certificate
 from golden.rules import broken
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-CASES = sorted(path.parent for path in HERE.glob("*/inventory.yml"))
-STATE = "/state"
 BIN = Path(sys.executable).parent
-SHIPPED = ROOT / "inventory" / "local" / "group_vars" / "all"
 
 Files = dict[str, str]
 """Text by path below the case's folder ``out``."""
-
-
-def model_of(data: dict[str, Any]) -> dict[str, Any]:
-    """The model of an inventory's variables; those of a shipped one begin with the name of its system."""
-    data = dict(data)
-    if "shipped" in data:
-        shipped = yaml.safe_load((ROOT / data.pop("shipped")).read_text())
-        named = {name.partition("_")[2]: value for name, value in shipped.items()}
-        data |= {"mesh_services": named["services"], "mesh_front_proxies": named["fronts"]}
-    services, fronts = data.pop("mesh_services"), data.pop("mesh_front_proxies", [])
-    settings = {name.removeprefix("mesh_"): value for name, value in data.items()}
-    return build_model(services, fronts, {"state_path": STATE, **settings})
 
 
 def load(case: Path) -> dict[str, Any]:
@@ -101,24 +81,8 @@ def envoy() -> Iterator[Envoy]:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a certificate, to stand for all."""
     folder = tmp_path_factory.mktemp("certificates")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
-    private = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    (folder / "tls.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, *private))
-    (folder / "tls.crt").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    write_certificate(folder)
     return folder
-
-
-def with_certificates(text: str, certificates: Path) -> str:
-    """Every certificate in the same folder."""
-    lines = []
-    for line in text.splitlines(keepends=True):
-        start, _rest, path = line.partition("filename: ")
-        lines.append(f"{start}filename: {certificates}/{path.rpartition('/')[2]}" if path else line)
-    return "".join(lines)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)
@@ -135,12 +99,7 @@ def test_the_real_envoy_accepts_it(case: Path, envoy: Envoy, certificates: Path)
 
 def test_the_shipped_systems_are_one_mesh() -> None:
     """Together they have the same files as alone: none is in another's way."""
-    shipped = [yaml.safe_load(path.read_text()) for path in sorted(SHIPPED.glob("s*.yml"))]
-    lists = {
-        variable: [item for data in shipped for name in data if name.endswith(ending) for item in data[name]]
-        for variable, ending in (("mesh_services", "_services"), ("mesh_front_proxies", "_fronts"))
-    }
-    together = files_of(model_of({"mesh_name": "demo", "mesh_engine": "local", **lists}))
+    together = files_of(model_of(demo()))
     alone: Files = {}
     for case in CASES:
         if "shipped" in yaml.safe_load((case / "inventory.yml").read_text()):
