@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from bench import generator, page, render
+from bench import generator, page, render, traffic, unchanged
 from bench.measuring import Row
 
 SUBJECTS: dict[str, Callable[[], list[Row]]] = {
     "generator": generator.rows,
     "render": render.rows,
     "change": render.change_rows,
+    "unchanged": unchanged.rows,
+    "request": traffic.rows,
+    "route": traffic.change_rows,
 }
 
 
