@@ -53,7 +53,7 @@ class Row:
 
 
 def processor_time(function: Callable[[], object]) -> float:
-    """Seconds of the processor, children's included: others on the machine lengthen them less than those of the clock."""
+    """Seconds of the processor, children's included, which others on the machine hardly change."""
     start = _spent()
     function()
     return _spent() - start

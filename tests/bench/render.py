@@ -12,7 +12,7 @@ import yaml
 
 from bench import inventories
 from bench.generator import SIZE, make
-from bench.measuring import BIN, ROOT, Row, run, processor_time
+from bench.measuring import BIN, ROOT, Row, processor_time, run
 
 PLAY = """
 - hosts: all
