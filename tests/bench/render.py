@@ -12,7 +12,7 @@ import yaml
 
 from bench import inventories
 from bench.generator import SIZE, make
-from bench.measuring import BIN, ROOT, Row, run, wall_time
+from bench.measuring import BIN, ROOT, Row, processor_time, run
 
 PLAY = """
 - hosts: all
@@ -103,7 +103,7 @@ def rows() -> list[Row]:
                 "module": lambda: _module(arguments, mesh, folder.new()),
                 "build": lambda: make(mesh),
             }.items():
-                times.setdefault(name, []).append(wall_time(action))
+                times.setdefault(name, []).append(processor_time(action))
     best = {name: min(found) for name, found in times.items()}
     loading = best["load"] - best["start"]
     writing = best["module"] - best["build"]
