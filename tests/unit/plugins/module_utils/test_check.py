@@ -242,4 +242,4 @@ def test_words(values: list[Any], text: str) -> None:
 def test_long_values_are_cut() -> None:
     assert plain_repr("a" * 78) == repr("a" * 78)
     assert plain_repr("a" * 100) == "'" + "a" * 76 + "..."
-    assert plain_repr(OBJECT) == str(OBJECT)
+    assert plain_repr(OBJECT) == "a value of type object"
