@@ -12,7 +12,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelErr
 PATHS = {"logs": "/logs", "applications": "/apps", "grpcurl": "/bin/grpcurl"}
 INVENTORY = """
 services: [{name: echo, command: [x], port: 8081, protocol: grpc, replicas: 2}]
-fronts: [{name: edge, replicas: 2, listeners: [{port: 443}], routes: [{prefix: /, service: echo}], admin_port: 9902}]
+fronts: [{name: edge, replicas: 2, listeners: [{port: 443}], routes: [{prefix: /, service: echo}], admin_port: 9903}]
 settings: {engine: local}
 """
 
@@ -67,7 +67,7 @@ def test_a_grpc_call_that_asks_for_everything() -> None:
                 {"workload": "echo", "files": ["/logs/echo-1.sidecar.log", "/logs/echo-2.sidecar.log"]},
             ],
             "healthy": [
-                {"proxy": name, "admin": f"{address[name]}:9902", "cluster": "echo", "members": 2}
+                {"proxy": name, "admin": f"{address[name]}:9903", "cluster": "echo", "members": 2}
                 for name in ("edge-1", "edge-2")
             ],
         }
