@@ -254,6 +254,8 @@ def test_privileged_ports_are_raised_on_the_local_engine_only() -> None:
     ports = {listener["port"] for proxy in local["proxies"] for listener in proxy["listeners"]}
     assert ports == {8081, 8082, 8087, 15001, 8786, 8443, 8086, 9902}
     # What runs elsewhere listens where it listens.
-    assert local["services"][2]["endpoints"] == [{"address": "10.0.0.1", "port": 85, "zone": None}]
+    assert next(item for item in local["services"] if item["name"] == "c")["endpoints"] == [
+        {"address": "10.0.0.1", "port": 85, "zone": None}
+    ]
     kubernetes = build_model([{"name": "a", "port": 80, "sidecar": {"port": 443}}])
     assert kubernetes["proxies"][0]["listeners"][0]["port"] == 443
