@@ -38,7 +38,7 @@ def routes(asked: Item, callee: Item, settings: Item, own: Item | None, world: I
 
     ``settings``: the route or upstream; ``own``: what the caller says of the service whatever the route.
     """
-    shared = {
+    shared: Item = {
         "hash_on": _hashing(callee, own, world),
         "policy": _policy(settings, own, callee, world),
         "websocket": any(service["websocket"] for service in services.answering(callee, world["services"])),

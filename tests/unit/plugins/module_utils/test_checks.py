@@ -17,6 +17,9 @@ settings: {engine: local}
 """
 
 
+VERSIONS = {"one": 9, "two": 1, "asked": 0}
+
+
 def model() -> dict[str, Any]:
     data = yaml.safe_load(INVENTORY)
     return build_model(data["services"], data["fronts"], data["settings"])
@@ -72,6 +75,22 @@ def test_a_grpc_call_that_asks_for_everything() -> None:
             ],
         }
     ]
+
+
+def test_all_versions_answer_that_share_the_requests() -> None:
+    services = [
+        {
+            "name": "v",
+            "port": 80,
+            "versions": [{"service": name, "weight": weight} for name, weight in VERSIONS.items()],
+        },
+        *({"name": name, "port": 8081, "command": ["x"], "replicas": 2} for name in VERSIONS),
+    ]
+    front = {"name": "f", "listeners": [{"port": 80}], "routes": [{"prefix": "/", "service": "v"}]}
+    check = {"name": "n", "url": "http://localhost/", "service": "v", "front": "f"}
+    (probe,) = probes(build_model(services, [front], {"engine": "local"}), [check], PATHS)
+    assert probe["hostnames"] == ["one-1", "one-2", "two-1", "two-2"]
+    assert [(item["cluster"], item["members"]) for item in probe["healthy"]] == [("one", 2), ("two", 2)]
 
 
 def test_a_grpc_call_without_tls() -> None:
