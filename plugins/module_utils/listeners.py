@@ -280,7 +280,8 @@ def _access_log(item: dict[str, Any]) -> Config:
 
 
 def _log_format(log: dict[str, Any], item: dict[str, Any]) -> Config:
-    chosen = {name: LOG_FIELDS[name] for name in log["fields"] or _USUAL_FIELDS} | log["extra_fields"]
+    chosen = {name: LOG_FIELDS[name] for name in log["fields"] or _USUAL_FIELDS}
+    chosen |= dict(sorted(log["extra_fields"].items()))
     if log["format"] == "json":
         return {"json_format": {"listener": item["name"], **chosen}}
     if log["fields"] or log["extra_fields"]:

@@ -111,7 +111,9 @@ def _proxy(
 ) -> Item:
     envoy = {key: settings[key] for key in ENVOY}
     watched = [edges.admin(place["addresses"]["admin"], envoy["admin_port"])] if envoy["metrics"] else []
-    collector = edges.collector(world["mesh"])
+    # Only requests have traces.
+    http = any(listener["protocol"] == "http" for listener in listeners)
+    collector = edges.collector(world["mesh"]) if http else None
     shown = [edge["tls"]["client_certificate"] for edge in called if edge["tls"]]
     served = [listener["tls"] for listener in listeners]
     secrets = sorted({name for name in [*shown, *served] if name})

@@ -38,7 +38,7 @@ def routes(asked: Item, callee: Item, settings: Item, own: Item | None, world: I
 
     ``settings``: the route or upstream; ``own``: what the caller says of the service whatever the route.
     """
-    shared = {
+    shared: Item = {
         "hash_on": _hashing(callee, own, world),
         "policy": _policy(settings, own, callee, world),
         "websocket": any(service["websocket"] for service in services.answering(callee, world["services"])),
@@ -47,6 +47,7 @@ def routes(asked: Item, callee: Item, settings: Item, own: Item | None, world: I
     claimed = [
         {
             **shared,
+            "policy": _without_copies_to(version["service"], shared["policy"]),
             "match": {**asked, "headers": [*asked["headers"], *claim]},
             **_shares([(version["service"], 1)], world),
         }
@@ -175,6 +176,11 @@ def _policy(settings: Item, own: Item | None, callee: Item, world: Item) -> Item
         "retries": retries(merged["retries"], bool(merged["idempotent"])),
         "mirror": mirror,
     }
+
+
+def _without_copies_to(name: str, policy: Item) -> Item:
+    """Who gets a request needs no copy of it."""
+    return {**policy, "mirror": None} if policy["mirror"] and policy["mirror"]["service"] == name else policy
 
 
 def retries(settings: Item | None, idempotent: bool) -> Item | None:

@@ -26,5 +26,6 @@ def with_certificates(text: str, certificates: Path) -> str:
     lines = []
     for line in text.splitlines(keepends=True):
         start, _rest, path = line.partition("filename: ")
-        lines.append(f"{start}filename: {certificates}/{path.rpartition('/')[2]}" if path else line)
+        name = "tls.key" if path.endswith("tls.key\n") else "tls.crt"
+        lines.append(f"{start}filename: {certificates}/{name}\n" if path else line)
     return "".join(lines)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.sidecar.mesh.plugins.module_utils import schema
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.validate import Cache, Config, Envoy, validate
@@ -107,15 +108,66 @@ def test_the_shipped_systems_are_one_mesh() -> None:
     assert differences(alone, together) == ""
 
 
+def keys_of(field: Any, path: str) -> Iterator[str]:
+    """The path of every key below a field of the schema."""
+    for key, inner in field.get("fields", {}).items():
+        yield f"{path}.{key}"
+        yield from keys_of(inner, f"{path}.{key}")
+    if "items" in field:
+        yield from keys_of(field["items"], f"{path}[]")
+
+
+def used(value: Any, field: Any, path: str) -> Iterator[str]:
+    """The path of every key that an inventory's value names."""
+    if "items" in field and isinstance(value, list):
+        for item in value:
+            yield from used(item, field["items"], f"{path}[]")
+    elif "fields" in field:
+        items = value if isinstance(value, dict) else {field.get("shorthand"): value}
+        for name, item in items.items():
+            key = "on" if name is True else name
+            if key in field["fields"]:
+                yield f"{path}.{key}"
+                yield from used(item, field["fields"][key], f"{path}.{key}")
+
+
+def last_parts(paths: set[str]) -> set[str]:
+    """Keys by their last two names: what means the same in several places needs one of them."""
+    return {".".join(path.split(".")[-2:]) for path in paths}
+
+
+def test_every_key_is_in_some_case() -> None:
+    """A key that no case has would come into the world unseen by Envoy."""
+    roots = {**schema.SECTIONS, **{f"mesh_{name}": field for name, field in schema.MESH.items()}}
+    every = {path for name, field in roots.items() for path in (name, *keys_of(field, name))}
+    found = {"mesh_state_path", "mesh_services[].directory", "mesh_services[].environment"}
+    for case in CASES:
+        data = yaml.safe_load((case / "inventory.yml").read_text())
+        for name in data.keys() & roots.keys():
+            found |= {name, *used(data[name], roots[name], name)}
+    assert sorted(last_parts(every) - last_parts(found)) == []
+
+
 # The rules themselves
 
 ONE = """
 mesh_engine: local
 mesh_services:
-  - {name: a, command: [x], port: 8081, upstreams: [{service: b, port: 9001}, {service: c, port: 9002, discovery: eds}]}
+  - name: a
+    command: [x]
+    port: 8081
+    zones: [z]
+    upstreams: [{service: b, port: 9001}, {service: c, port: 9002, discovery: eds}, {service: o, port: 9003}]
   - {name: b, command: [x], port: 8081, health_check: {}}
-  - {name: c, command: [x], port: 8081}
-mesh_front_proxies: [{name: f, listeners: [{port: 8000}, {port: 8001, tls: certs}], routes: [{prefix: /, service: a}]}]
+  - {name: c, command: [x], port: 8081, zone_aware: true, discovery: eds, zones: [z]}
+  - {name: o, port: 443, host: o.example.com, tls: true}
+  - {name: s, command: [x], port: 8081, protocol: tls}
+  - {name: t, command: [x], port: 8081, protocol: tls}
+mesh_front_proxies:
+  - name: f
+    zones: [z]
+    listeners: [{port: 8000}, {port: 8001, tls: certs}, {port: 8002, protocol: tls, services: [s, t]}]
+    routes: [{path: /a, service: a}, {prefix: /, service: c}]
 """
 
 
@@ -153,6 +205,19 @@ mesh_front_proxies: [{name: f, listeners: [{port: 8000}, {port: 8001, tls: certs
             "inline_string: x",
             "certs: a private key",
         ),
+        ("a-1", "bootstrap.yaml", "overload_manager:", "overload:", "overload_manager: "),
+        ("f-1", "bootstrap.yaml", "local_cluster_name: f", "local_cluster_name: g", "cluster_manager: g is not there"),
+        ("f-1", "lds.yaml", "bypass_overload_manager: true", "other: true", "metrics_9902: bypass_overload_manager"),
+        (
+            "f-1",
+            "lds.yaml",
+            "path: /config_versions",
+            "prefix: /config_versions",
+            "metrics_9902: more than reading",
+        ),
+        ("f-1", "lds.yaml", "cluster: t\n", "cluster: envoy_admin\n", "front_8002: leads to the admin interface"),
+        ("f-1", "lds.yaml", "- s.default\n", "- t.default\n", "front_8002: server name t.default: 2 times"),
+        ("a-1", "cds.yaml", "match_typed_subject_alt_names", "match", "o: believes any certificate"),
         ("f-1", "sds.certs.yaml", "watched_directory", "watched", "certs: a new certificate would not be seen"),
     ],
 )

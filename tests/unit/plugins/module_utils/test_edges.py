@@ -308,6 +308,11 @@ def test_the_collector_of_traces(tracing: str, expected: dict[str, Any]) -> None
     assert found["otel_collector"]["outside"] is True
 
 
+def test_what_is_no_http_has_no_traces() -> None:
+    found = clusters("services: [{name: a, port: 1, protocol: tcp}]\nsettings: {tracing: {host: otel}}")
+    assert list(found) == ["local_app", "envoy_admin"]
+
+
 # Replicas and zones
 
 

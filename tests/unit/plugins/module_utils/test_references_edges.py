@@ -122,7 +122,10 @@ services:
     ),
     # failures
     "ejections": (
-        upstream("{service: b, port: 2, outlier_detection: {base_ejection_time: 10m}}"),
+        upstream(
+            "{service: b, port: 2, outlier_detection: {base_ejection_time: 10m}}, "
+            "{service: c, port: 3, outlier_detection: {base_ejection_time: 10m, max_ejection_time: 10m}}"
+        ),
         [
             f"{FIRST}.outlier_detection.max_ejection_time: 300s is below base_ejection_time, 600s; give at least that",
         ],

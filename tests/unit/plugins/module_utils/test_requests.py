@@ -229,6 +229,12 @@ def test_a_version_claims_requests_before_the_weights_share_the_rest() -> None:
         assert route["hash_on"] == [hash_on(cookie="version"), hash_on(header="user")]
 
 
+def test_a_version_that_claims_a_request_gets_no_copy_of_it() -> None:
+    found = routes(VERSIONS.replace("timeout: 4s,", "timeout: 4s, mirror: v3,"))
+    copies = [route["policy"]["mirror"] and route["policy"]["mirror"]["service"] for route in found]
+    assert copies == ["v3", "v3", None, "v3"]
+
+
 def test_a_claim_goes_with_what_the_route_asks_for() -> None:
     inventory = VERSIONS.replace(
         "port: 8081, upstreams: [{service: shop, port: 9001,",
