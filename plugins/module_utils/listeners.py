@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy import (
+    HTTP2,
     Config,
     extension,
     socket_address,
@@ -148,12 +149,7 @@ def _http(item: dict[str, Any], proxy: dict[str, Any]) -> Config:
             "headers_with_underscores_action": _UNDERSCORES[http["header_underscores"]],
             **present({"max_connection_duration": http["max_connection_duration"]}),
         },
-        "http2_protocol_options": {
-            "max_concurrent_streams": http["max_concurrent_streams"],
-            "initial_stream_window_size": 65536,
-            "initial_connection_window_size": 1048576,
-            "connection_keepalive": {"interval": "30s", "timeout": "5s"},
-        },
+        "http2_protocol_options": {"max_concurrent_streams": http["max_concurrent_streams"], **HTTP2},
         **_routes(item, proxy),
         **_access_log(item),
         **_tracing(item, proxy),

@@ -19,7 +19,7 @@ import pytest
 from ansible_collections.sidecar.mesh.plugins.module_utils import admin
 from ansible_collections.sidecar.mesh.plugins.module_utils.probes import load
 from behaviour.envoys import FAIL, Answer, Item, Mesh, call, get, running, send, statuses
-from behaviour.machine import loopback, wait_until
+from behaviour.machine import ROOT, loopback, wait_until
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -59,6 +59,10 @@ front_proxies:
     name: errors-only
     listeners: [{port: FRONT5}]
     access_log: {format: json, fields: [path, status, flags, grpc_status], sample: 0}
+    routes:
+      - {prefix: /gone, service: nowhere, retries: 0}
+      - {grpc: api.Echo, service: echo}
+      - {regex: /fine|/teapot|/broken, service: web}
   - {<<: *front, name: silent, listeners: [{port: FRONT6}], access_log: none}
 """
 
@@ -113,17 +117,18 @@ def test_a_log_of_errors_has_nothing_else(logs: Mesh) -> None:
     front, web = logs.front("5"), logs.applications["web-1"]
     assert get(front, "/fine").status == 200
     web.answer = lambda path: {"/teapot": 418, "/broken": 500}.get(path, 200)
-    assert [get(front, path).status for path in ("/teapot", "/broken", "/gone")] == [418, 500, 503]
+    assert [get(front, path).status for path in ("/teapot", "/broken", "/gone", "/unknown")] == [418, 500, 503, 404]
     with grpc.insecure_channel(front) as channel:
         assert call(channel)[1] == "echo-1"
         with pytest.raises(grpc.RpcError):
             call(channel, FAIL)
     found = wait_until(
-        lambda: len(entries(logs, "errors-only-1")) == 3 and entries(logs, "errors-only-1"), "all errors"
+        lambda: len(entries(logs, "errors-only-1")) == 4 and entries(logs, "errors-only-1"), "all errors"
     )
     assert [(entry["path"], entry["status"], entry["flags"], entry["grpc_status"]) for entry in found] == [
         ("/broken", 500, "-", None),
         ("/gone", 503, "UF", None),
+        ("/unknown", 404, "NR", None),
         (FAIL, 200, "-", "FailedPrecondition"),
     ]
     assert get(logs.front("6"), "/unlogged").status == 200
@@ -367,3 +372,37 @@ def test_what_this_collection_reads_is_kept(tmp_path: Path) -> None:
             assert all(found[-1])
             assert load(texts[1]).requests >= 0
     assert found[0] == found[1]
+
+
+MANY = 200
+
+
+def test_statistics_for_dashboards_take_less_memory(tmp_path: Path) -> None:
+    used = {}
+    for keep in ("all", "dashboards"):
+        services = [
+            {
+                "name": f"s{number}",
+                "port": 80,
+                "discovery": "static",
+                "endpoints": [{"address": "127.0.0.1", "port": 9}],
+            }
+            for number in range(MANY)
+        ]
+        routes = [{"prefix": f"/{service['name']}/", "service": service["name"]} for service in services]
+        front = {"name": "front", "listeners": [{"port": "FRONT"}], "routes": routes}
+        inventory = json.dumps({"services": services, "front_proxies": [front], "settings": {"stats": keep}})
+        with running(tmp_path / keep, inventory.replace('"FRONT"', "FRONT")) as mesh:
+            used[keep] = int(json.loads(admin.request(mesh.admin("front-1"), "/memory"))["allocated"])
+    assert (used["all"] - used["dashboards"]) / MANY > 12_000, used
+
+
+def test_metrics_of_the_documentation_are_there(tmp_path: Path) -> None:
+    """Those of rules and tables that users copy, on a mesh that keeps what it keeps by default."""
+    text = (ROOT / "docs" / "observing.md").read_text()
+    named = set(re.findall(r"\benvoy_[a-z0-9_]+", text))
+    with running(tmp_path, METRICS % "dashboards") as mesh:
+        get(mesh.front())
+        shown = set(re.findall(r"^# TYPE (\S+)", fetch(mesh.at("front-1", 9902), "/stats/prometheus")[1], re.MULTILINE))
+    assert named
+    assert {re.sub("_(bucket|sum|count)$", "", name) for name in named} - shown == set()
