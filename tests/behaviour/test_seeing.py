@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from ansible_collections.sidecar.mesh.plugins.module_utils import admin
 from ansible_collections.sidecar.mesh.plugins.module_utils.probes import load
+from behaviour.certificates import Authority
 from behaviour.envoys import FAIL, Answer, Item, Mesh, call, get, running, send, statuses
 from behaviour.machine import ROOT, loopback, wait_until
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -397,12 +398,26 @@ def test_statistics_for_dashboards_take_less_memory(tmp_path: Path) -> None:
     assert (used["all"] - used["dashboards"]) / MANY > 12_000, used
 
 
+WATCHED = """
+services:
+  - {name: web, port: 8081, discovery: eds, outlier_detection: true, circuit_breakers: 100}
+  - {name: out, port: 8443, tls: {server_name: a.test}, discovery: static, endpoints: [{address: 127.0.0.1}]}
+front_proxies:
+  - name: front
+    listeners: [{port: FRONT}, {port: FRONT2, tls: served}]
+    routes: [{prefix: /out, service: out}, {prefix: /, service: web}]
+settings: {ca_file: AUTHORITY}
+"""
+
+
 def test_metrics_of_the_documentation_are_there(tmp_path: Path) -> None:
-    """Those of rules and tables that users copy, on a mesh that keeps what it keeps by default."""
-    text = (ROOT / "docs" / "observing.md").read_text()
-    named = set(re.findall(r"\benvoy_[a-z0-9_]+", text))
-    with running(tmp_path, METRICS % "dashboards") as mesh:
-        get(mesh.front())
-        shown = set(re.findall(r"^# TYPE (\S+)", fetch(mesh.at("front-1", 9902), "/stats/prometheus")[1], re.MULTILINE))
-    assert named
-    assert {re.sub("_(bucket|sum|count)$", "", name) for name in named} - shown == set()
+    """Those that users copy, on a mesh that keeps what it keeps by default."""
+    named = set(re.findall(r"\benvoy_[a-z0-9_]+(?=[\[{ `])", (ROOT / "docs" / "observing.md").read_text()))
+    authority = Authority(tmp_path, "authority")
+    authority.issue(tmp_path / "certificates" / "served", "served", "localhost")
+    with running(tmp_path, WATCHED.replace("AUTHORITY", str(authority.path))) as mesh:
+        assert [get(mesh.front(), path).status for path in ("/", "/out")] == [200, 503]
+        page = fetch(mesh.at("front-1", 9902), "/stats/prometheus")[1]
+    shown = set(re.findall(r"^(\w+)\{", page, re.MULTILINE))
+    assert len(named) > 15
+    assert named - shown == set()
