@@ -223,7 +223,7 @@ def _span(service: str, span: Any) -> Item:
 TRACED = """
 services:
   - {name: a, port: 8081, upstreams: [{service: b, port: 9001}]}
-  - {name: b, port: 8081}
+  - {name: b, port: 8081, sidecar: {access_log: {format: json, fields: [trace_id]}}}
 front_proxies:
   - {name: front, listeners: [{port: FRONT}], routes: [{prefix: /, service: a}]}
 settings:
@@ -268,6 +268,7 @@ def test_a_request_is_one_trace_over_all_hops(tmp_path: Path, protocol: str) -> 
         assert [(span["service"], span["kind"]) for span in way] == hops
         assert {span["status"] for span in way} == {"200"}
         assert parent(at_a)[:2] == (trace, way[2]["id"])
+        assert [entry["trace_id"] for entry in entries(mesh, "b-1")] == [trace]
 
 
 def test_a_share_of_the_traces_is_sampled_and_callers_choices_are_followed(tmp_path: Path) -> None:
