@@ -268,7 +268,8 @@ def test_a_request_is_one_trace_over_all_hops(tmp_path: Path, protocol: str) -> 
         assert [(span["service"], span["kind"]) for span in way] == hops
         assert {span["status"] for span in way} == {"200"}
         assert parent(at_a)[:2] == (trace, way[2]["id"])
-        assert [entry["trace_id"] for entry in entries(mesh, "b-1")] == [trace]
+        logged = wait_until(lambda: entries(mesh, "b-1"), "the log tells")
+        assert [entry["trace_id"] for entry in logged] == [trace]
 
 
 def test_a_share_of_the_traces_is_sampled_and_callers_choices_are_followed(tmp_path: Path) -> None:
