@@ -193,7 +193,10 @@ SERVICE: Field = {
                 "client_certificate": {
                     "type": "str",
                     "pattern": "dns_label",
-                    "description": "Name of the Secret with the certificate that the proxy shows.",
+                    "description": (
+                        "Name of the Secret with the certificate that the proxy shows; on engine V(local) of a folder "
+                        "in C(certificates) of the mesh, which is yours to fill."
+                    ),
                 },
             },
         },
@@ -445,7 +448,10 @@ DNS: Field = {
                 },
             },
             "default": [],
-            "description": "DNS servers to ask instead of the system's; engine V(local) sets its own.",
+            "description": (
+                "DNS servers to ask instead of the system's. On engine V(local) names of the mesh are asked of its own "
+                "server all the same."
+            ),
         },
     },
 }
@@ -473,7 +479,8 @@ TRACING: Field = {
             **PERCENT,
             "default": 100,
             "description": (
-                "Share of the requests, in percent, where a trace begins; who is called follows its caller's choice."
+                "Share of the traces that are begun, in percent. Who is called follows its caller's choice, and a "
+                "front proxy its clients'."
             ),
         },
     },
@@ -507,8 +514,8 @@ MESH: Fields = {
         "choices": ("kubernetes", "local"),
         "default": "kubernetes",
         "description": (
-            "Where the mesh runs. On V(local) every port below 1024 is raised by 8000: 80 becomes 8080, 443 becomes "
-            "8443."
+            "Where the mesh runs. On V(local) every port below 1024 of what runs here is raised by 8000: 80 becomes "
+            "8080, 443 becomes 8443."
         ),
     },
     "namespace": {

@@ -36,6 +36,10 @@ PATTERNS: dict[str, tuple[str, str]] = {
         "lower-case letters, digits and '-', starting with a letter, at most 63 characters",
     ),
     "dns_domain": (r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", "a DNS domain without a trailing dot"),
+    "host_name": (
+        r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*",
+        "a lower-case DNS name",
+    ),
     "server_name": (
         r"(\*\.)?[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*",
         "a lower-case DNS name, or '*.' and one",
