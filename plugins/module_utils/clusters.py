@@ -240,7 +240,7 @@ def _circuit_breakers(limits: dict[str, Any] | None) -> Config:
         return {}
     keys = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
     budget = limits["retry_budget"]
-    threshold: Config = {key: limits[key] for key in keys}
+    threshold: Config = {key: limits[key] for key in keys if limits[key] is not None}
     if budget:
         threshold["retry_budget"] = {
             "budget_percent": {"value": budget["percent"]},

@@ -151,7 +151,13 @@ CIRCUIT_BREAKERS: Field = {
         "max_connections": {**COUNT, "default": 1024, "description": "Connections to all replicas."},
         "max_pending_requests": {**COUNT, "default": 1024, "description": "Requests that wait for a connection."},
         "max_requests": {**COUNT, "default": 1024, "description": "Requests under way."},
-        "max_retries": {**COUNT, "default": 3, "description": "Retries under way, without O(retry_budget)."},
+        "max_retries": {
+            **COUNT,
+            "description": (
+                "Retries under way, without O(retry_budget). V(3); on an edge that is idempotent instead a budget of "
+                "half the requests under way, and of V(100) at any load."
+            ),
+        },
         "retry_budget": {
             "type": "dict",
             "shorthand": "percent",
