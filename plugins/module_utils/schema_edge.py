@@ -285,7 +285,7 @@ EDGE: Fields = {
         "maximum": 100,
         "description": (
             "Share of usable replicas, in percent, below which requests go to all of them again; V(0) never does. "
-            "V(50) if not given."
+            "V(50) if not given. Where 72 percent are usable they never do, so more than V(71) is like V(71)."
         ),
     },
     "slow_start": {

@@ -14,11 +14,14 @@ from pathlib import Path
 import grpc
 import pytest
 from behaviour.elsewhere import elsewhere
-from behaviour.envoys import ECHO, Answer, Mesh, at_once, get, names, running, send, serve, statuses
+from behaviour.envoys import ECHO, Answer, Mesh, at_once, get, names, running, send, statuses
 from behaviour.load import Load
 from behaviour.machine import wait_until
 
 Run = Callable[[str], Mesh]
+
+MERGE_SECONDS = 1.2
+"""Envoy acts at once on the first replica whose health changes, on more of them together a second later."""
 
 
 @pytest.fixture
@@ -92,7 +95,7 @@ front_proxies:
       - {prefix: /same, service: web, retries: {on: [5xx], count: 1, previous_hosts: false}}
       - {prefix: /other, service: web, retries: {on: [5xx], count: 1}}
       - {prefix: /count, service: lone, retries: {on: [5xx], count: 6, backoff: 1ms}}
-      - {prefix: /slow-start, service: lone, retries: {on: [5xx], count: 1, backoff: 1s}}
+      - {prefix: /late, service: lone, retries: {on: [5xx], count: 1, backoff: 1s}}
       - {prefix: /even, service: lone, retries: {on: [5xx], count: 10, backoff: {base: 20ms, max: 20ms}}}
       - {prefix: /try, service: pair, retries: {on: [gateway-error], per_try_timeout: 200ms}}
       - {prefix: /silent, service: pair, retries: {on: [gateway-error], per_try_idle_timeout: 200ms}}
@@ -149,7 +152,7 @@ def test_the_count_is_of_tries_after_the_first(well: Mesh) -> None:
 def test_backoff_says_how_long_to_wait_between_tries(well: Mesh) -> None:
     well.applications["lone-1"].answer = lambda _rest: 500
     # Random, up to the base: by default 25 ms.
-    assert max(at_once(12, lambda: seconds(lambda: get(well.front(), "/slow-start")))) > 0.2
+    assert max(at_once(12, lambda: seconds(lambda: get(well.front(), "/late")))) > 0.2
     # Without its limit it would grow to ten times the base.
     assert seconds(lambda: get(well.front(), "/even")) < 0.35
     assert tries(well, "/even") == 11
@@ -282,5 +285,266 @@ def test_callers_of_grpc_get_no_longer_deadline_than_the_route_allows(mesh: Run)
         with pytest.raises(grpc.RpcError) as error:
             echo(b"", timeout=5)
         assert 0.3 <= time.monotonic() - began < 1
-        print(application.deadlines)
         assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert application.deadlines == [pytest.approx(0.35, abs=0.05)] * 2
+
+
+# Replicas that fail are taken out of use
+
+OUTLIERS = """
+services:
+  - &five
+    name: any-5xx
+    port: 8081
+    replicas: 5
+    sidecar: false
+    discovery: static
+    outlier_detection: {consecutive_5xx: 3, base_ejection_time: 600ms, interval: 100ms, max_ejection_time: 600ms}
+  - {<<: *five, name: gateway, outlier_detection: {consecutive_gateway_failure: 3}}
+  - {<<: *five, name: local, outlier_detection: {consecutive_local_origin_failure: 3}}
+  - {<<: *five, name: kept, outlier_detection: false}
+  - {<<: *five, name: most, outlier_detection: {consecutive_5xx: 1, max_ejection_percent: 40}}
+  - {<<: *five, name: rate, outlier_detection: {success_rate: {request_volume: 5}, errors: [429]}}
+  - {<<: *five, name: rate-5xx, outlier_detection: {success_rate: {request_volume: 5}}}
+  - {<<: *five, name: share, outlier_detection: {failure_percentage: {threshold: 40, request_volume: 5}}}
+  - {<<: *five, name: share-high, outlier_detection: {failure_percentage: {threshold: 60, request_volume: 5}}}
+front_proxies:
+  - name: front
+    listeners: [{port: FRONT}]
+    routes:
+      - {prefix: /any-5xx, service: any-5xx}
+      - {prefix: /gateway, service: gateway}
+      - {prefix: /local, service: local, retries: 0}
+      - {prefix: /kept, service: kept, idempotent: true, retries: 0}
+      - {prefix: /most, service: most}
+      - {prefix: /rate, service: rate}
+      - {prefix: /only-5xx, service: rate-5xx}
+      - {prefix: /share, service: share}
+      - {prefix: /high, service: share-high}
+"""
+
+
+@pytest.fixture(scope="module")
+def outliers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    with running(tmp_path_factory.mktemp("outliers"), OUTLIERS) as running_mesh:
+        yield running_mesh
+
+
+def test_answers_5xx_in_a_row_take_a_replica_out_of_use_until_it_may_return(outliers: Mesh) -> None:
+    ill = outliers.applications["any-5xx-2"]
+    ill.answer = lambda _rest: 500
+    assert statuses(outliers.front(), 40, "/any-5xx") == {200: 37, 500: 3}
+    ill.answer = lambda _rest: 200
+    began = time.monotonic()
+    wait_until(lambda: ill.name in names(outliers.front(), 5, "/any-5xx"), "it is used again")
+    assert 0.3 < time.monotonic() - began < 2
+
+
+def test_gateway_failures_count_apart_from_other_errors(outliers: Mesh) -> None:
+    ill = outliers.applications["gateway-2"]
+    ill.answer = lambda _rest: 500
+    assert statuses(outliers.front(), 40, "/gateway") == {200: 32, 500: 8}
+    ill.answer = lambda _rest: 503
+    assert statuses(outliers.front(), 40, "/gateway") == {200: 37, 503: 3}
+
+
+def test_connections_that_fail_take_a_replica_out_of_use(outliers: Mesh) -> None:
+    outliers.applications["local-2"].stop()
+    outliers.applications["kept-2"].stop()
+    assert statuses(outliers.front(), 40, "/local") == {200: 37, 503: 3}
+    assert statuses(outliers.front(), 40, "/kept") == {200: 32, 503: 8}
+
+
+def test_so_many_replicas_stay_in_use_whatever_they_answer(outliers: Mesh) -> None:
+    for number in range(1, 5):
+        outliers.applications[f"most-{number}"].answer = lambda _rest: 500
+    # Two of the five are out, each after one answer.
+    statuses(outliers.front(), 10, "/most")
+    time.sleep(MERGE_SECONDS)
+    assert statuses(outliers.front(), 30, "/most") == {200: 10, 500: 20}
+
+
+def test_a_replica_that_answers_429_more_than_others_is_taken_out_of_use(outliers: Mesh) -> None:
+    for name in ("rate-2", "rate-5xx-2"):
+        outliers.applications[name].answer = lambda _rest: 429
+    without = {"rate-1", "rate-3", "rate-4", "rate-5"}
+    wait_until(lambda: set(names(outliers.front(), 50, "/rate")) == without, "it is not used any more")
+    assert len(names(outliers.front(), 50, "/only-5xx")) == 5
+
+
+def test_a_replica_with_too_large_a_share_of_errors_is_taken_out_of_use(outliers: Mesh) -> None:
+    for name in ("share-2", "share-high-2"):
+        half = iter(range(1_000_000))
+        outliers.applications[name].answer = lambda _rest, half=half: (200, 500)[next(half) % 2]
+    without = {"share-1", "share-3", "share-4", "share-5"}
+    wait_until(lambda: set(names(outliers.front(), 50, "/share")) == without, "it is not used any more")
+    time.sleep(1.2)
+    assert len(names(outliers.front(), 50, "/high")) == 5
+
+
+def test_panic_threshold_decides_when_unusable_replicas_are_better_than_none(mesh: Run) -> None:
+    running_mesh = mesh("""
+services:
+  - &web
+    name: default
+    port: 8081
+    replicas: 4
+    sidecar: false
+    discovery: static
+    health_check: {interval: 100ms, unhealthy_interval: 100ms}
+  - {<<: *web, name: never, panic_threshold: 0}
+  - {<<: *web, name: half}
+  - {<<: *web, name: soon, panic_threshold: 60}
+front_proxies:
+  - name: front
+    listeners: [{port: FRONT}]
+    routes:
+      - {prefix: /default, service: default}
+      - {prefix: /never, service: never}
+      - {prefix: /half, service: half}
+      - {prefix: /soon, service: soon}
+""")
+
+    def healthy(services: dict[str, int]) -> Callable[[], bool]:
+        return lambda: all(
+            running_mesh.stat("front-1", f"cluster.{name}.membership_healthy") == count
+            for name, count in services.items()
+        )
+
+    wait_until(healthy({"default": 4, "never": 4, "half": 4, "soon": 4}), "all are healthy")
+    ill = [f"{name}-{number}" for name in ("default", "never") for number in (1, 2, 3)]
+    for name in (*ill, "half-1", "half-2", "soon-1", "soon-2"):
+        running_mesh.applications[name].answer = lambda path: 503 if path == "/healthz" else 200
+    wait_until(healthy({"default": 1, "never": 1, "half": 2, "soon": 2}), "some are not healthy any more")
+    time.sleep(MERGE_SECONDS)
+    front = running_mesh.front()
+    assert len(names(front, 12, "/default")) == 4
+    assert names(front, 12, "/never") == {"never-4": 12}
+    assert names(front, 12, "/half") == {"half-3": 6, "half-4": 6}
+    assert len(names(front, 12, "/soon")) == 4
+
+
+def test_a_new_replica_gets_its_share_bit_by_bit(mesh: Run) -> None:
+    inventory = """
+services:
+  - {name: slow, port: 8081, replicas: 2, sidecar: false, discovery: eds, slow_start: 3s}
+  - {name: even, port: 8081, replicas: 2, sidecar: false, discovery: eds}
+front_proxies:
+  - name: front
+    listeners: [{port: FRONT}]
+    routes: [{prefix: /slow, service: slow}, {prefix: /, service: even}]
+"""
+    running_mesh = mesh(inventory)
+    front = running_mesh.front()
+    # The first ones were new too.
+    time.sleep(3)
+    running_mesh.change(inventory.replace("replicas: 2", "replicas: 3"))
+    wait_until(lambda: "even-3" in names(front, 3), "the new replica is known")
+    assert names(front, 60) == {"even-1": 20, "even-2": 20, "even-3": 20}
+    assert names(front, 60, "/slow")["slow-3"] <= 10
+    wait_until(lambda: names(front, 60, "/slow")["slow-3"] >= 19, "it has its whole share")
+
+
+# Connections
+
+
+def test_connections_are_replaced_by_age_by_use_and_when_idle(mesh: Run) -> None:
+    running_mesh = mesh("""
+services:
+  - {name: kept, port: 8081, sidecar: false}
+  - {name: used, port: 8081, sidecar: false, connection: {max_requests: 2}}
+  - {name: old, port: 8081, sidecar: false, connection: {max_duration: 300ms}}
+  - {name: idle, port: 8081, sidecar: false, connection: {idle_timeout: 300ms}}
+front_proxies:
+  - name: front
+    listeners: [{port: FRONT}]
+    routes:
+      - {prefix: /kept, service: kept}
+      - {prefix: /used, service: used}
+      - {prefix: /old, service: old}
+      - {prefix: /idle, service: idle}
+""")
+
+    def connections(name: str, pause: float) -> int:
+        for _rest in range(6):
+            assert get(running_mesh.front(), f"/{name}").status == 200
+            time.sleep(pause)
+        return running_mesh.applications[f"{name}-1"].connections
+
+    assert connections("kept", 0) == 1
+    assert connections("used", 0) == 3
+    assert connections("idle", 0.1) == 1
+    time.sleep(0.5)
+    assert connections("idle", 0) == 2
+    assert 2 <= connections("old", 0.12) < 6
+
+
+def test_a_vanished_connection_is_given_up_in_the_time_that_was_set(mesh: Run) -> None:
+    """Without keepalive and user timeout nobody notices, for a quarter of an hour and more."""
+    with elsewhere(1) as network:
+        (address,) = network.addresses
+        network.serve("tcp", address, 9000, "queue")
+        network.serve("http", address, 8081, "web")
+        queue = f"port: 9000, protocol: tcp, discovery: static, endpoints: [{{address: {address}}}]"
+        running_mesh = mesh(f"""
+services:
+  - {{name: patient, {queue}}}
+  - {{name: probed, {queue}, connection: {{tcp_keepalive: {{time: 1s, interval: 1s, probes: 1}}}}}}
+  - {{name: timed, {queue}, connection: {{tcp_user_timeout: 1s}}}}
+  - name: web
+    port: 8081
+    discovery: static
+    endpoints: [{{address: {address}}}]
+    connection: {{tcp_user_timeout: 1s}}
+front_proxies:
+  - name: front
+    listeners:
+      - {{port: FRONT, protocol: tcp, service: patient}}
+      - {{port: FRONT2, protocol: tcp, service: probed}}
+      - {{port: FRONT3, protocol: tcp, service: timed}}
+      - {{port: FRONT4}}
+    routes: [{{prefix: /, service: web, retries: 0}}]
+""")
+        with contextlib.ExitStack() as stack:
+            patient, probed, timed = (
+                stack.enter_context(socket.create_connection(("127.0.0.1", running_mesh.ports[name]), timeout=8))
+                for name in ("FRONT", "FRONT2", "FRONT3")
+            )
+            for connection in (patient, probed, timed):
+                connection.sendall(b"x")
+                assert connection.recv(100) == b"queue:x"
+            assert get(running_mesh.front("4")).status == 200
+            network.vanish(address)
+            began = time.monotonic()
+            patient.sendall(b"x")
+            timed.sendall(b"x")
+            # Of the request that is under way; others wait for a connection, which has a limit of its own.
+            assert get(running_mesh.front("4")).status == 503
+            assert 0.9 <= time.monotonic() - began < 4
+            assert timed.recv(100) == b""
+            # Nothing was sent on this one.
+            assert probed.recv(100) == b""
+            assert time.monotonic() - began < 6
+            patient.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                patient.recv(100)
+
+
+# Connections of TCP
+
+
+def test_a_connection_is_tried_again_on_another_replica(mesh: Run) -> None:
+    running_mesh = mesh("""
+services:
+  - {name: queue, port: 9000, protocol: tcp, replicas: 3, sidecar: false, discovery: static}
+  - name: app
+    port: 8081
+    upstreams: [{service: queue, port: 9001}]
+front_proxies:
+  - name: front
+    listeners: [{port: FRONT, protocol: tcp, service: queue}]
+    upstreams: [{service: queue, retries: 0}]
+""")
+    running_mesh.applications["queue-2"].stop()
+    assert b"" not in {send(running_mesh.at("app-1", 9001), b"x") for _rest in range(6)}
+    assert [send(running_mesh.front(), b"x") for _rest in range(6)].count(b"") == 2
