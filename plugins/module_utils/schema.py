@@ -275,7 +275,10 @@ SERVICE: Field = {
         },
         "sticky": {
             **HASH_ON,
-            "description": "Keeps callers with the version that answered first: by exactly one of these.",
+            "description": (
+                "Keeps callers with the version that answered first: by exactly one of these. A cookie names the "
+                "version and is kept when weights change, until the version's weight is 0; the others are hashed."
+            ),
             "example": {"cookie": "version"},
         },
         "mirror": MIRROR,

@@ -241,7 +241,8 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
         if self.headers["upgrade"] == "websocket":
             self._echo()
             return
-        seen = {"path": self.path, "headers": {key.lower(): value for key, value in self.headers.items()}}
+        headers = {key.lower(): ", ".join(self.headers.get_all(key, [])) for key in self.headers}
+        seen = {"path": self.path, "headers": headers}
         body = json.dumps(seen).encode()
         self.send_response(status)
         self.send_header("hostname", application.name)
