@@ -22,6 +22,8 @@ Item = dict[str, Any]
 
 SAFE_RETRIES = ("connect-failure", "refused-stream", "reset-before-request")
 IDEMPOTENT_RETRIES = (*SAFE_RETRIES, "reset", "gateway-error")
+# What is a gateway error of HTTP, proxies tell callers of gRPC like this.
+IDEMPOTENT_GRPC_RETRIES = (*IDEMPOTENT_RETRIES, "unavailable")
 DEFAULT_RETRIES = 2
 IDEMPOTENT_DEFAULT_RETRIES = 4
 IDEMPOTENT_TRY_TIMEOUT = "1s"
@@ -180,12 +182,12 @@ def _policy(settings: Item, own: Item | None, callee: Item, world: Item) -> Item
         "idle_timeout": merged["idle_timeout"] or (NO_LIMIT if streams else None),
         "grpc": grpc,
         "grpc_deadline": grpc and merged["timeout"] is None,
-        "retries": retries(merged["retries"], bool(merged["idempotent"])),
+        "retries": retries(merged["retries"], bool(merged["idempotent"]), grpc=grpc),
         "mirror": mirror,
     }
 
 
-def retries(settings: Item | None, idempotent: bool) -> Item | None:
+def retries(settings: Item | None, idempotent: bool, *, grpc: bool) -> Item | None:
     """How often a request is tried again, and when."""
     settings = settings or {}
     given = settings.get("count")
@@ -193,7 +195,8 @@ def retries(settings: Item | None, idempotent: bool) -> Item | None:
     if not count:
         return None
     statuses = settings.get("statuses") or []
-    on = list(settings.get("on") or (IDEMPOTENT_RETRIES if idempotent else SAFE_RETRIES))
+    repeatable = IDEMPOTENT_GRPC_RETRIES if grpc else IDEMPOTENT_RETRIES
+    on = list(settings.get("on") or (repeatable if idempotent else SAFE_RETRIES))
     return {
         "count": count,
         "on": [*on, STATUS_CONDITION] if statuses and STATUS_CONDITION not in on else on,

@@ -370,7 +370,8 @@ RETRIES: Field = {
             "items": {"type": "str", "choices": RETRY_CONDITIONS},
             "description": (
                 "Conditions, by Envoy's names. By default those that are safe for any request: V(connect-failure), "
-                "V(refused-stream), V(reset-before-request); on an idempotent edge also V(reset) and V(gateway-error)."
+                "V(refused-stream), V(reset-before-request); on an idempotent edge also V(reset) and V(gateway-error), "
+                "and V(unavailable) of gRPC."
             ),
         },
         "statuses": {

@@ -176,6 +176,16 @@ def call(channel: grpc.Channel, method: str = ECHO) -> tuple[bytes, str]:
     return answer, dict(detail.initial_metadata())["hostname"]
 
 
+def code(channel: grpc.Channel, *metadata: tuple[str, str], timeout: float = 10) -> grpc.StatusCode:
+    """How a unary gRPC call ends."""
+    try:
+        channel.unary_unary(ECHO)(b"", timeout=timeout, metadata=metadata)
+    except grpc.RpcError as error:
+        found: grpc.StatusCode = error.code()
+        return found
+    return grpc.StatusCode.OK
+
+
 # Applications
 
 
