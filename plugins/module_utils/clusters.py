@@ -108,6 +108,9 @@ def _lb_policy(edge: dict[str, Any]) -> Config:
         common["healthy_panic_threshold"] = {"value": edge["panic_threshold"]}
     if edge["zone_aware"]:
         common["zone_aware_lb_config"] = {"min_cluster_size": edge["zone_aware"]["min_replicas"]}
+    elif any(host["zone"] for host in edge["endpoints"]):
+        # One edge that asks for it gives the proxy a zone; on all others Envoy would then prefer it from 6 replicas on.
+        common["zone_aware_lb_config"] = {"routing_enabled": {"value": 0}}
     slow: Config = {}
     if edge["slow_start"]:
         start = edge["slow_start"]

@@ -121,7 +121,7 @@ services:
     discovery: DISCOVERY
     zone_aware: true
   - {<<: *web, name: few, zone_aware: {min_replicas: 5}}
-  - {<<: *web, name: anywhere, zone_aware: false}
+  - {<<: *web, name: anywhere, replicas: 8, zone_aware: false}
 front_proxies:
   - name: front
     replicas: 2
@@ -141,7 +141,7 @@ def test_zone_aware_callers_stay_in_their_zone_as_long_as_it_has_replicas(mesh: 
     assert names(two, 20) == {"web-2": 10, "web-4": 10}
     assert names(running_mesh.front(), 20) == {"web-2": 10, "web-4": 10}
     assert len(names(running_mesh.at("app-1", 9002), 20)) == 4
-    assert len(names(running_mesh.at("app-1", 9003), 20)) == 4
+    assert len(names(running_mesh.at("app-1", 9003), 40)) == 8
 
     running_mesh.change(inventory.replace("resting: []", "resting: [web-1, web-3]"))
     wait_until(lambda: names(one, 20) == {"web-2": 10, "web-4": 10}, "the other zone answers")
