@@ -131,8 +131,10 @@ def _version_cookie(name: str | None, version: str) -> Config:
 
 def _grpc_deadline(policy: dict[str, Any]) -> Config:
     """The caller's deadline, up to a limit. Source: Envoy docs, "How do I configure timeouts?", gRPC."""
-    if policy["grpc_timeout_max"]:
-        return {"max_stream_duration": {"grpc_timeout_header_max": policy["grpc_timeout_max"]}}
+    limit = policy["grpc_timeout_max"]
+    if limit:
+        # The first is for callers without a deadline.
+        return {"max_stream_duration": {"max_stream_duration": limit, "grpc_timeout_header_max": limit}}
     return {"max_stream_duration": {"grpc_timeout_header_max": "0s"}} if policy["grpc_deadline"] else {}
 
 

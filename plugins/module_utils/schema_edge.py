@@ -151,17 +151,14 @@ CIRCUIT_BREAKERS: Field = {
         "max_connections": {**COUNT, "default": 1024, "description": "Connections to all replicas."},
         "max_pending_requests": {**COUNT, "default": 1024, "description": "Requests that wait for a connection."},
         "max_requests": {**COUNT, "default": 1024, "description": "Requests under way."},
-        "max_retries": {
-            **COUNT,
-            "description": (
-                "Retries under way, without O(retry_budget). V(3); on an edge that is idempotent instead a budget of "
-                "half the requests under way, and of V(100) at any load."
-            ),
-        },
+        "max_retries": {**COUNT, "description": "Retries under way, in place of O(retry_budget)."},
         "retry_budget": {
             "type": "dict",
             "shorthand": "percent",
-            "description": "Retries under way as a share of the requests under way, in place of O(max_retries).",
+            "description": (
+                "Retries under way as a share of the requests under way. With neither this nor O(max_retries) half of "
+                "them, and V(100) at any load."
+            ),
             "fields": {
                 "percent": {**PERCENT, "default": 20, "description": "The share in percent."},
                 "min_concurrency": {**COUNT, "default": 3, "description": "Retries that are allowed at any load."},
@@ -522,7 +519,10 @@ POLICY: Fields = {
     },
     "grpc_timeout_max": {
         "type": "duration",
-        "description": "The longest deadline that callers of gRPC may ask for; V(0) is no limit.",
+        "description": (
+            "The longest time that a call of gRPC may take, whatever deadline its caller asks for, or none; V(0) is no "
+            "limit."
+        ),
     },
     "retries": RETRIES,
     "idempotent": {

@@ -176,7 +176,7 @@ def call(channel: grpc.Channel, method: str = ECHO) -> tuple[bytes, str]:
     return answer, dict(detail.initial_metadata())["hostname"]
 
 
-def code(channel: grpc.Channel, *metadata: tuple[str, str], timeout: float = 10) -> grpc.StatusCode:
+def code(channel: grpc.Channel, *metadata: tuple[str, str], timeout: float | None = 10) -> grpc.StatusCode:
     """How a unary gRPC call ends."""
     try:
         channel.unary_unary(ECHO)(b"", timeout=timeout, metadata=metadata)

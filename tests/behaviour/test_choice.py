@@ -304,9 +304,9 @@ def test_faults_delay_and_abort_their_share_of_requests(mesh: Run) -> None:
         assert get(where, path).status == 200
         return time.monotonic() - began
 
-    assert took(front, "/delay") >= 0.3
+    assert took(front, "/delay") >= 0.28
     assert took(front, "/") < 0.25
-    assert took(running_mesh.at("app-1", 8786), "/slow") >= 0.3
+    assert took(running_mesh.at("app-1", 8786), "/slow") >= 0.28
     assert took(running_mesh.at("app-1", 8786), "/") < 0.25
     assert get(front, "/abort").status == 503
     assert "/abort" not in asked
