@@ -96,6 +96,8 @@ front_proxies:
       - {prefix: /same, service: web, retries: {on: [5xx], count: 1, previous_hosts: false}}
       - {prefix: /other, service: web, retries: {on: [5xx], count: 1}}
       - {prefix: /count, service: lone, retries: {on: [5xx], count: 6, backoff: 1ms}}
+      - {prefix: /default, service: lone, retries: {on: [5xx]}}
+      - {prefix: /repeatable, service: lone, idempotent: true}
       - {prefix: /late, service: lone, retries: {on: [5xx], count: 1, backoff: 1s}}
       - {prefix: /even, service: lone, retries: {on: [5xx], count: 10, backoff: {base: 20ms, max: 20ms}}}
       - {prefix: /try, service: pair, retries: {on: [gateway-error], per_try_timeout: 200ms}}
@@ -148,6 +150,11 @@ def test_the_count_is_of_tries_after_the_first(well: Mesh) -> None:
     well.applications["lone-1"].answer = lambda _rest: 500
     assert get(well.front(), "/count").status == 500
     assert tries(well, "/count") == 7
+    assert get(well.front(), "/default").status == 500
+    assert tries(well, "/default") == 3
+    well.applications["lone-1"].answer = lambda _rest: 503
+    assert get(well.front(), "/repeatable").status == 503
+    assert tries(well, "/repeatable") == 5
 
 
 def test_backoff_says_how_long_to_wait_between_tries(well: Mesh) -> None:
@@ -327,11 +334,11 @@ services:
   - {<<: *five, name: rate-5xx, outlier_detection: {success_rate: {request_volume: 5}}}
   - {<<: *five, name: rate-far, outlier_detection: {success_rate: {request_volume: 5, stdev_factor: 3}, errors: [429]}}
   - {<<: *five, name: rate-six, outlier_detection: {success_rate: {request_volume: 5, minimum_hosts: 6}, errors: [429]}}
-  - {<<: *five, name: share, outlier_detection: {failure_percentage: {threshold: 40, request_volume: 5}}}
+  - {<<: *five, name: share, outlier_detection: {failure_percentage: {threshold: 30, request_volume: 5}}}
   - name: share-six
     <<: *five
-    outlier_detection: {failure_percentage: {threshold: 40, request_volume: 5, minimum_hosts: 6}}
-  - {<<: *five, name: share-high, outlier_detection: {failure_percentage: {threshold: 60, request_volume: 5}}}
+    outlier_detection: {failure_percentage: {threshold: 30, request_volume: 5, minimum_hosts: 6}}
+  - {<<: *five, name: share-high, outlier_detection: {failure_percentage: {threshold: 80, request_volume: 5}}}
 front_proxies:
   - name: front
     listeners: [{port: FRONT}]
