@@ -270,6 +270,7 @@ front_proxies:
     # 100 with a standard deviation of 7.
     assert copy.paths.count("/half") == pytest.approx(100, abs=35)
     assert "/none" not in copy.paths
+    assert (copy.hosts["/all"] or "").partition(":")[0].endswith("-shadow")
 
 
 # What a request meets on its way
@@ -408,7 +409,8 @@ def test_an_ingress_lets_pass_so_many_requests_and_all_health_checks(limits: Mes
     answers = [get(limits.front(), "/web") for _rest in range(12)]
     assert Counter(answer.status for answer in answers) == {200: 5, 429: 7}
     assert [answer.headers["x-ratelimit-remaining"] for answer in answers[:6]] == ["4", "3", "2", "1", "0", "0"]
-    wait_until(lambda: application.paths.count("/healthz") >= checks + 10, "health checks pass")
+    wait_until(lambda: application.paths.count("/healthz") >= checks + 12, "health checks pass")
+    assert get(limits.front(), "/web").status == 429
     assert limits.stat("front-1", "cluster.web.membership_healthy") == 1
 
 

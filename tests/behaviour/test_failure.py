@@ -224,6 +224,7 @@ services:
   - {name: free, port: 8081, sidecar: false, circuit_breakers: {max_retries: 1000}}
   - {name: counted, port: 8081, sidecar: false, circuit_breakers: {max_retries: 2}}
   - {name: budgeted, port: 8081, sidecar: false, circuit_breakers: {retry_budget: {percent: 10, min_concurrency: 1}}}
+  - {name: spread, port: 8081, replicas: 3, sidecar: false, discovery: static}
   - {name: behind, port: 8081, sidecar: {circuit_breakers: {max_requests: 3}}}
 front_proxies:
   - name: front
@@ -231,6 +232,7 @@ front_proxies:
     routes:
       - {prefix: /few, service: few}
       - {prefix: /waiting, service: waiting}
+      - {prefix: /spread, service: spread}
       - {prefix: /free, service: free, retries: {on: [5xx], count: 3}}
       - {prefix: /counted, service: counted, retries: {on: [5xx], count: 3}}
       - {prefix: /budgeted, service: budgeted, retries: {on: [5xx], count: 3}}
@@ -266,6 +268,14 @@ def test_a_budget_keeps_retries_from_multiplying_the_load(mesh: Run) -> None:
     assert asked("/free") == 4 * sent
     assert sent < asked("/budgeted") <= 1.5 * sent
     assert sent < asked("/counted") <= 1.5 * sent
+
+
+def test_by_default_more_requests_than_envoys_three_may_be_tried_again_at_once(mesh: Run) -> None:
+    running_mesh = mesh(LIMITS)
+    running_mesh.applications["spread-2"].stop()
+    for _rest in range(3):
+        answers = at_once(30, lambda: get(running_mesh.front(), "/spread"))
+        assert Counter(answer.status for answer in answers) == {200: 30}
 
 
 # Time limits
