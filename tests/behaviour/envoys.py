@@ -239,6 +239,8 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
     server: _HttpServer
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    wbufsize = -1
+    """A whole answer at once, as servers send it."""
 
     def do_GET(self) -> None:
         application = self.server.application
@@ -268,6 +270,7 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("sec-websocket-accept", _websocket_accept(self.headers["sec-websocket-key"]))
         self.end_headers()
+        self.wfile.flush()
         with contextlib.suppress(OSError):
             while data := self.connection.recv(4096):
                 self.connection.sendall(data)

@@ -100,6 +100,7 @@ front_proxies:
 
     # A browser that keeps the cookie it was given keeps its replica.
     first = get(front, "/cookie")
+    assert "Path=/" in first.headers["set-cookie"]
     cookie = first.headers["set-cookie"].partition(";")[0]
     assert names(front, 5, "/cookie", {"cookie": cookie}) == {first.name: 5}
     assert len({get(front, "/cookie").name for _rest in range(30)}) > 1
@@ -151,6 +152,16 @@ def test_zone_aware_callers_stay_in_their_zone_as_long_as_it_has_replicas(mesh: 
     wait_until(lambda: names(one, 20) == {"web-1": 10, "web-3": 10}, "the own zone takes all")
     assert names(two, 20) == {"web-2": 10, "web-4": 10}
 
+    # Without callers in the other zone, this one has only half of what all callers need.
+    running_mesh.change(inventory.replace("resting: []", "resting: [app-2]"))
+    wait_until(lambda: len(names(one, 40)) == 4, "the other zone helps out")
+
+
+def test_zone_aware_callers_without_files_stay_in_their_zone(mesh: Run) -> None:
+    running_mesh = mesh(ZONES.replace("DISCOVERY", "eds").replace("resting: []", "config_delivery: static"))
+    assert names(running_mesh.at("app-1", 9001), 20) == {"web-1": 10, "web-3": 10}
+    assert len(names(running_mesh.at("app-1", 9003), 40)) == 8
+
 
 # Versions
 
@@ -165,6 +176,10 @@ services:
       - {service: one, weight: 80}
       - {service: two, weight: 20, headers: [{name: x-version, exact: "2"}], cookie: {name: version, value: "2"}}
   - {name: held, port: 8081, sticky: {header: x-user}, versions: [{service: one, weight: 1}, {service: two, weight: 1}]}
+  - name: near
+    port: 8081
+    sticky: {source_ip: true}
+    versions: [{service: one, weight: 1}, {service: two, weight: 1}]
   - name: kept
     port: 8081
     sticky: {cookie: version}
@@ -183,6 +198,7 @@ front_proxies:
     routes:
       - {prefix: /shop, service: shop}
       - {prefix: /held, service: held}
+      - {prefix: /near, service: near}
       - {prefix: /kept, service: kept}
       - {prefix: /canary, service: canary}
 """
@@ -234,6 +250,8 @@ def test_sticky_callers_keep_the_version_that_answered_first(versions: Mesh) -> 
     ]
     assert all(len(version) == 1 for version in chosen)
     assert set.union(*chosen) == {"one-1", "two-1"}
+
+    assert len(names(front, 30, "/near")) == 1
 
     firsts = [get(front, "/kept") for _rest in range(20)]
     assert len({first.name for first in firsts}) == 2

@@ -487,12 +487,18 @@ front_proxies:
 def test_a_new_replica_gets_its_share_bit_by_bit(mesh: Run) -> None:
     inventory = """
 services:
-  - {name: slow, port: 8081, replicas: 2, sidecar: false, discovery: eds, slow_start: 3s}
-  - {name: even, port: 8081, replicas: 2, sidecar: false, discovery: eds}
+  - &web {name: slow, port: 8081, replicas: 2, sidecar: false, discovery: eds, slow_start: 3s}
+  - {<<: *web, name: soon, slow_start: {window: 3s, aggression: 50}}
+  - {<<: *web, name: most, slow_start: {window: 3s, min_weight_percent: 95}}
+  - {<<: *web, name: even, slow_start: null}
 front_proxies:
   - name: front
     listeners: [{port: FRONT}]
-    routes: [{prefix: /slow, service: slow}, {prefix: /, service: even}]
+    routes:
+      - {prefix: /slow, service: slow}
+      - {prefix: /soon, service: soon}
+      - {prefix: /most, service: most}
+      - {prefix: /, service: even}
 """
     running_mesh = mesh(inventory)
     front = running_mesh.front()
@@ -502,6 +508,8 @@ front_proxies:
     wait_until(lambda: "even-3" in names(front, 3), "the new replica is known")
     assert names(front, 60) == {"even-1": 20, "even-2": 20, "even-3": 20}
     assert names(front, 60, "/slow")["slow-3"] <= 10
+    assert names(front, 60, "/most")["most-3"] >= 17
+    assert names(front, 60, "/soon")["soon-3"] >= 17
     wait_until(lambda: names(front, 60, "/slow")["slow-3"] >= 19, "it has its whole share")
 
 
