@@ -109,6 +109,9 @@ def _lb_policy(edge: dict[str, Any]) -> Config:
         common["healthy_panic_threshold"] = {"value": edge["panic_threshold"]}
     if edge["zone_aware"]:
         common["zone_aware_lb_config"] = {"min_cluster_size": edge["zone_aware"]["min_replicas"]}
+    elif any(host["zone"] for host in edge["endpoints"]):
+        # One edge that asks for it gives the proxy a zone; on all others Envoy would then prefer it from 6 replicas on.
+        common["zone_aware_lb_config"] = {"routing_enabled": {"value": 0}}
     slow: Config = {}
     if edge["slow_start"]:
         start = edge["slow_start"]
@@ -241,7 +244,7 @@ def _circuit_breakers(limits: dict[str, Any] | None) -> Config:
         return {}
     keys = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
     budget = limits["retry_budget"]
-    threshold: Config = {key: limits[key] for key in keys}
+    threshold: Config = {key: limits[key] for key in keys if limits[key] is not None}
     if budget:
         threshold["retry_budget"] = {
             "budget_percent": {"value": budget["percent"]},

@@ -23,6 +23,9 @@ CONNECT_TIMEOUT = "1s"
 # Numbers for which a replica that vanished costs no request: Envoy looks for another one soon enough.
 IDEMPOTENT_CONNECT_TIMEOUT = "0.25s"
 IDEMPOTENT_OUTLIERS: Item = check(True, EDGE["outlier_detection"], "", [])
+# What a replica that died had to do is tried again all at the same time; of Envoy's 3 retries at once many would fail.
+RETRY_BUDGET: Item = {"percent": 50, "min_concurrency": 100}
+NO_LIMITS: Item = check({}, EDGE["circuit_breakers"], "", [])
 
 _PLAIN: Item = {**dict.fromkeys((*EDGE, "hostname", "tls", "dns")), "outside": False}
 _IP = re.compile(r"[0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
@@ -39,6 +42,7 @@ def edge(callee: Item, settings: Item | None, world: Item, *, idempotent: bool =
         "protocol": callee["protocol"],
         "connect_timeout": chosen["connect_timeout"] or (IDEMPOTENT_CONNECT_TIMEOUT if idempotent else CONNECT_TIMEOUT),
         "outlier_detection": _outliers(chosen["outlier_detection"], idempotent),
+        "circuit_breakers": _limits(chosen["circuit_breakers"], callee),
         "health_check": health_check(chosen["health_check"], callee["protocol"]),
         "zone_aware": chosen["zone_aware"] or None,
         "hostname": callee["host"] or names.dns_name(callee["name"], mesh["namespace"], mesh["domain"]),
@@ -150,6 +154,13 @@ def _outliers(settings: Any, idempotent: bool) -> Item | None:
     if settings is None:
         return IDEMPOTENT_OUTLIERS if idempotent else None
     return settings or None
+
+
+def _limits(settings: Item | None, callee: Item) -> Item | None:
+    limits = settings or NO_LIMITS
+    if not services.is_http(callee) or limits["max_retries"] or limits["retry_budget"]:
+        return settings
+    return {**limits, "retry_budget": RETRY_BUDGET}
 
 
 def _tls(callee: Item, mesh: Item) -> Item | None:

@@ -4,8 +4,8 @@
 """Where requests go and what they are told: routes with every setting decided.
 
 A route is plain data and all the builder of routes needs: ``match``, ``clusters`` (name, weight, host_rewrite),
-``sticky``, ``hash_on`` (a list), ``policy``, ``websocket`` and ``envoy_patch``; or ``match`` and ``answer`` (status,
-body).
+``sticky`` (by hash), ``cookie`` (that names the version), ``hash_on`` (a list), ``policy``, ``websocket`` and
+``envoy_patch``; or ``match`` and ``answer`` (status, body).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ Item = dict[str, Any]
 
 SAFE_RETRIES = ("connect-failure", "refused-stream", "reset-before-request")
 IDEMPOTENT_RETRIES = (*SAFE_RETRIES, "reset", "gateway-error")
+# What is a gateway error of HTTP, proxies tell callers of gRPC like this.
+IDEMPOTENT_GRPC_RETRIES = (*IDEMPOTENT_RETRIES, "unavailable")
 DEFAULT_RETRIES = 2
 IDEMPOTENT_DEFAULT_RETRIES = 4
 IDEMPOTENT_TRY_TIMEOUT = "1s"
@@ -34,7 +36,7 @@ NO_POLICY: Item = {**dict.fromkeys(POLICY), "grpc": False, "grpc_deadline": Fals
 
 
 def routes(asked: Item, callee: Item, settings: Item, own: Item | None, world: Item) -> list[Item]:
-    """Routes of requests (``asked``: their match) to a service: those that a version claims, then all others.
+    """Routes of requests (``asked``: their match) to a service: those that a version claims or has, then all others.
 
     ``settings``: the route or upstream; ``own``: what the caller says of the service whatever the route.
     """
@@ -44,19 +46,23 @@ def routes(asked: Item, callee: Item, settings: Item, own: Item | None, world: I
         "websocket": any(service["websocket"] for service in services.answering(callee, world["services"])),
         "envoy_patch": patch(settings, "route"),
     }
+    versions = callee["versions"] or []
+    weights = [(version["service"], version["weight"]) for version in versions if version["weight"]]
+    cookie = callee["sticky"] and callee["sticky"]["cookie"]
+    claims = [(version["service"], claim) for version in versions for claim in _claims(version)]
+    if cookie:
+        claims += [(name, [_cookie(cookie, name)]) for name, _weight in weights]
     claimed = [
         {
             **shared,
-            "policy": _without_copies_to(version["service"], shared["policy"]),
+            "policy": _without_copies_to(name, shared["policy"]),
             "match": {**asked, "headers": [*asked["headers"], *claim]},
-            **_shares([(version["service"], 1)], world),
+            **_shares([(name, 1)], world),
         }
-        for version in callee["versions"] or []
-        for claim in _claims(version)
+        for name, claim in claims
     ]
-    weights = [(version["service"], version["weight"]) for version in callee["versions"] or [] if version["weight"]]
     rest = {**shared, "match": asked, **_shares(weights or [(callee["name"], 1)], world)}
-    return [*claimed, {**rest, "sticky": bool(callee["sticky"])}]
+    return [*claimed, {**rest, "sticky": bool(callee["sticky"]) and not cookie, "cookie": cookie}]
 
 
 def shares(callee: Item) -> list[Item]:
@@ -72,6 +78,7 @@ def ingress_routes(service: Item, cluster: str) -> list[Item]:
     base = {
         "clusters": [{"name": cluster, "weight": 1, "host_rewrite": None}],
         "sticky": False,
+        "cookie": None,
         "hash_on": [],
         "websocket": service["websocket"],
     }
@@ -137,16 +144,21 @@ def _claims(version: Item) -> list[list[Item]]:
     claims = [version["headers"]] if version["headers"] else []
     cookie = version["cookie"]
     if cookie:
-        value = "[^;]*" if cookie["value"] is None else re.escape(cookie["value"])
-        pattern = rf"(.*;\s*)?{re.escape(cookie['name'])}={value}(\s*;.*)?"
-        claims.append([{"name": "cookie", "exact": None, "prefix": None, "regex": pattern, "present": None}])
+        claims.append([_cookie(cookie["name"], cookie["value"])])
     return claims
+
+
+def _cookie(name: str, value: str | None) -> Item:
+    """The matcher of a cookie, with any value if none is given."""
+    wanted = "[^;]*" if value is None else re.escape(value)
+    pattern = rf"(.*;\s*)?{re.escape(name)}={wanted}(\s*;.*)?"
+    return {"name": "cookie", "exact": None, "prefix": None, "regex": pattern, "present": None}
 
 
 def _shares(weights: list[tuple[str, int]], world: Item) -> Item:
     known = world["services"]
     clusters = [{"name": name, "weight": weight, "host_rewrite": known[name]["host"]} for name, weight in weights]
-    return {"clusters": clusters, "sticky": False}
+    return {"clusters": clusters, "sticky": False, "cookie": None}
 
 
 def _hashing(callee: Item, own: Item | None, world: Item) -> list[Item]:
@@ -155,7 +167,9 @@ def _hashing(callee: Item, own: Item | None, world: Item) -> list[Item]:
     for service in services.answering(callee, world["services"]):
         replicas = replicas or service["hash_on"]
     found: list[Item] = []
-    for item in (callee["sticky"], replicas):
+    # A cookie names its version.
+    sticky = None if callee["sticky"] and callee["sticky"]["cookie"] else callee["sticky"]
+    for item in (sticky, replicas):
         if item and item not in found:
             found.append(item)
     return found
@@ -173,7 +187,7 @@ def _policy(settings: Item, own: Item | None, callee: Item, world: Item) -> Item
         "idle_timeout": merged["idle_timeout"] or (NO_LIMIT if streams else None),
         "grpc": grpc,
         "grpc_deadline": grpc and merged["timeout"] is None,
-        "retries": retries(merged["retries"], bool(merged["idempotent"])),
+        "retries": retries(merged["retries"], bool(merged["idempotent"]), grpc=grpc),
         "mirror": mirror,
     }
 
@@ -183,7 +197,7 @@ def _without_copies_to(name: str, policy: Item) -> Item:
     return {**policy, "mirror": None} if policy["mirror"] and policy["mirror"]["service"] == name else policy
 
 
-def retries(settings: Item | None, idempotent: bool) -> Item | None:
+def retries(settings: Item | None, idempotent: bool, *, grpc: bool) -> Item | None:
     """How often a request is tried again, and when."""
     settings = settings or {}
     given = settings.get("count")
@@ -191,7 +205,8 @@ def retries(settings: Item | None, idempotent: bool) -> Item | None:
     if not count:
         return None
     statuses = settings.get("statuses") or []
-    on = list(settings.get("on") or (IDEMPOTENT_RETRIES if idempotent else SAFE_RETRIES))
+    repeatable = IDEMPOTENT_GRPC_RETRIES if grpc else IDEMPOTENT_RETRIES
+    on = list(settings.get("on") or (repeatable if idempotent else SAFE_RETRIES))
     return {
         "count": count,
         "on": [*on, STATUS_CONDITION] if statuses and STATUS_CONDITION not in on else on,

@@ -86,6 +86,9 @@ def _header(header: dict[str, Any]) -> Config:
 def _action(item: dict[str, Any]) -> Config:
     policy = item["policy"]
     hashing = [_hash_policy(hash_on) for hash_on in item["hash_on"]]
+    if item["sticky"] and len(hashing) > 1:
+        # What callers keep their version by must not depend on what replicas are chosen by.
+        hashing[0]["terminal"] = True
     return {
         **_clusters(item),
         "timeout": policy["timeout"],
@@ -111,16 +114,27 @@ def _clusters(item: dict[str, Any]) -> Config:
             **present(
                 {"host_rewrite_literal": cluster["host_rewrite"] if not item["policy"]["host_rewrite"] else None}
             ),
+            **_version_cookie(item["cookie"], cluster["name"]),
         }
         for cluster in clusters
     ]
     return {"weighted_clusters": {"clusters": weighted, **({"use_hash_policy": True} if item["sticky"] else {})}}
 
 
+def _version_cookie(name: str | None, version: str) -> Config:
+    """Envoy itself sets no cookie for the choice of a cluster."""
+    if not name:
+        return {}
+    header = {"key": "set-cookie", "value": f"{name}={version}; Path=/; HttpOnly"}
+    return {"response_headers_to_add": [{"header": header, "append_action": "APPEND_IF_EXISTS_OR_ADD"}]}
+
+
 def _grpc_deadline(policy: dict[str, Any]) -> Config:
     """The caller's deadline, up to a limit. Source: Envoy docs, "How do I configure timeouts?", gRPC."""
-    if policy["grpc_timeout_max"]:
-        return {"max_stream_duration": {"grpc_timeout_header_max": policy["grpc_timeout_max"]}}
+    limit = policy["grpc_timeout_max"]
+    if limit:
+        # The first is for callers without a deadline.
+        return {"max_stream_duration": {"max_stream_duration": limit, "grpc_timeout_header_max": limit}}
     return {"max_stream_duration": {"grpc_timeout_header_max": "0s"}} if policy["grpc_deadline"] else {}
 
 
@@ -166,7 +180,7 @@ def _hash_policy(hash_on: dict[str, Any]) -> Config:
     if hash_on["header"]:
         return {"header": {"header_name": hash_on["header"]}}
     if hash_on["cookie"]:
-        return {"cookie": {"name": hash_on["cookie"], "ttl": "0s"}}
+        return {"cookie": {"name": hash_on["cookie"], "ttl": "0s", "path": "/"}}
     return {"connection_properties": {"source_ip": True}}
 
 

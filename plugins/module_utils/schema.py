@@ -278,7 +278,10 @@ SERVICE: Field = {
         },
         "sticky": {
             **HASH_ON,
-            "description": "Keeps callers with the version that answered first: by exactly one of these.",
+            "description": (
+                "Keeps callers with the version that answered first: by exactly one of these. A cookie names the "
+                "version and is kept when weights change, until the version's weight is 0; the others are hashed."
+            ),
             "example": {"cookie": "version"},
         },
         "mirror": MIRROR,
@@ -464,7 +467,7 @@ TRACING: Field = {
     "fields": {
         "host": {
             "type": "str",
-            "pattern": "dns_domain",
+            "pattern": "host_or_ip",
             "required": True,
             "description": "The collector's DNS name or IP address.",
         },

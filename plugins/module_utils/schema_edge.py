@@ -126,16 +126,23 @@ CONNECTION: Field = {
                 "time": {
                     "type": "duration",
                     "minimum": 1,
+                    "maximum": 32767,
                     "default": "30s",
                     "description": "Idle time before the first probe.",
                 },
                 "interval": {
                     "type": "duration",
                     "minimum": 1,
+                    "maximum": 32767,
                     "default": "10s",
                     "description": "Time between two probes.",
                 },
-                "probes": {**COUNT, "default": 3, "description": "Unanswered probes after which it is dead."},
+                "probes": {
+                    **COUNT,
+                    "maximum": 127,
+                    "default": 3,
+                    "description": "Unanswered probes after which it is dead.",
+                },
             },
         },
         "tcp_user_timeout": {
@@ -162,11 +169,14 @@ CIRCUIT_BREAKERS: Field = {
         "max_connections": {**COUNT, "default": 1024, "description": "Connections to all replicas."},
         "max_pending_requests": {**COUNT, "default": 1024, "description": "Requests that wait for a connection."},
         "max_requests": {**COUNT, "default": 1024, "description": "Requests under way."},
-        "max_retries": {**COUNT, "default": 3, "description": "Retries under way, without O(retry_budget)."},
+        "max_retries": {**COUNT, "description": "Retries under way, in place of O(retry_budget)."},
         "retry_budget": {
             "type": "dict",
             "shorthand": "percent",
-            "description": "Retries under way as a share of the requests under way, in place of O(max_retries).",
+            "description": (
+                "Retries under way as a share of the requests under way. With neither this nor O(max_retries) half of "
+                "them, and V(100) at any load."
+            ),
             "fields": {
                 "percent": {**PERCENT, "default": 20, "description": "The share in percent."},
                 "min_concurrency": {**COUNT, "default": 3, "description": "Retries that are allowed at any load."},
@@ -290,7 +300,7 @@ EDGE: Fields = {
         "maximum": 100,
         "description": (
             "Share of usable replicas, in percent, below which requests go to all of them again; V(0) never does. "
-            "V(50) if not given."
+            "V(50) if not given. Where 72 percent are usable they never do, so more than V(71) is like V(71)."
         ),
     },
     "slow_start": {
@@ -375,7 +385,8 @@ RETRIES: Field = {
             "items": {"type": "str", "choices": RETRY_CONDITIONS},
             "description": (
                 "Conditions, by Envoy's names. By default those that are safe for any request: V(connect-failure), "
-                "V(refused-stream), V(reset-before-request); on an idempotent edge also V(reset) and V(gateway-error)."
+                "V(refused-stream), V(reset-before-request); on an idempotent edge also V(reset) and V(gateway-error), "
+                "and V(unavailable) of gRPC."
             ),
         },
         "statuses": {
@@ -526,7 +537,10 @@ POLICY: Fields = {
     },
     "grpc_timeout_max": {
         "type": "duration",
-        "description": "The longest deadline that callers of gRPC may ask for; V(0) is no limit.",
+        "description": (
+            "The longest time that a call of gRPC may take, whatever deadline its caller asks for, or none; V(0) is no "
+            "limit."
+        ),
     },
     "retries": RETRIES,
     "idempotent": {

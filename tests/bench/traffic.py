@@ -1,7 +1,7 @@
 """What a request costs on its way through a front proxy and a sidecar, and how soon a changed route is followed.
 
-The floor is the leanest configuration that does the same, written by hand: a listener, a route, a cluster, an access log.
-Both meshes run at the same time, and the requests go to them by turns, so that others on the machine disturb both.
+The floor is the leanest configuration that does the same, written by hand: a listener, a route, a cluster, an access
+log. Both meshes run at the same time, and the requests go to them by turns, so that others on the machine disturb both.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
+
 from bench.measuring import BIN, Row
 
 ROUNDS, REQUESTS, WARM_UP = 40, 500, 2000
@@ -55,7 +56,9 @@ def change_rows() -> list[Row]:
         port, _pids = _generated(Path(folder) / "ours", start)
         times = sorted(_changes(Path(folder) / "ours", port))
         return [
-            Row("A changed route to the first request on it, p50", _at(times, 0.5) * 1e3, "the limit", LIMIT_MS, 1, "ms"),
+            Row(
+                "A changed route to the first request on it, p50", _at(times, 0.5) * 1e3, "the limit", LIMIT_MS, 1, "ms"
+            ),
             Row("the same, slowest of 60", times[-1] * 1e3, "the limit", LIMIT_MS, 1, "ms"),
         ]
 
@@ -159,7 +162,13 @@ def _inventory(port: int, folder: Path, version: int) -> Config:
     settings = {"name": folder.name, "engine": "local", "state_path": str(folder)}
     services = [{"name": "web", "port": 8081, "discovery": "static", "command": ["envoy"]}]
     route = {"prefix": "/", "service": "web", "response_headers": {"set": {"x-version": str(version)}}}
-    fronts = [{"name": "front", "listeners": [{"port": port}], "routes": [route if version else {**route, "response_headers": None}]}]
+    fronts = [
+        {
+            "name": "front",
+            "listeners": [{"port": port}],
+            "routes": [route if version else {**route, "response_headers": None}],
+        }
+    ]
     return build_model(services, fronts, settings)
 
 
@@ -219,7 +228,11 @@ def _by_hand(folder: Path, start: Processes) -> tuple[int, list[int]]:
         route = {"match": {"prefix": "/"}, "route": {"cluster": "next"}}
         address = {"socket_address": {"address": "127.0.0.1", "port_value": there}}
         endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
-        cluster = {"name": "next", "type": "STATIC", "load_assignment": {"cluster_name": "next", "endpoints": endpoints}}
+        cluster = {
+            "name": "next",
+            "type": "STATIC",
+            "load_assignment": {"cluster_name": "next", "endpoints": endpoints},
+        }
         resources = {"listeners": [_listener("127.0.0.1", here, route, log=True)], "clusters": [cluster]}
         pids.append(_start_static(folder / f"{name}.json", {"static_resources": resources}, start))
     return port, pids

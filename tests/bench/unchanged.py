@@ -1,7 +1,7 @@
 """What a run takes that changes nothing: site.yml on the demo's inventory, again.
 
-Uses the demo's ports, so the demo must not run meanwhile. The floor is a play of as many tasks on the same inventory that
-do nothing: a ping for each task that ran, and a skipped one for each that was skipped.
+Uses the demo's ports, so the demo must not run meanwhile. The floor is a play of as many tasks on the same inventory
+that do nothing: a ping for each task that ran, and a skipped one for each that was skipped.
 """
 
 from __future__ import annotations
