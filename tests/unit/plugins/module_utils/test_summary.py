@@ -53,7 +53,7 @@ def test_summary() -> None:
         "",
         "SERVICE  PROTOCOL  REPLICAS  PORT  CALLS      ADDRESSES",
         f"web      http      2         8786  echo, far  {web}",
-        "shop     http      -         8080  -          web (9) out (1, by headers) beta (by headers, by cookie)",
+        "shop     http      -         -     -          web (9) out (1, by headers) beta (by headers, by cookie)",
         "beta     http      0         8786  -          -",
         "out      http      -         443   -          api.example.com",
         "secret   tls       -         443   -          tls.example.com",
