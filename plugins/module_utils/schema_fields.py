@@ -36,13 +36,13 @@ PATTERNS: dict[str, tuple[str, str]] = {
         "lower-case letters, digits and '-', starting with a letter, at most 63 characters",
     ),
     "dns_domain": (r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", "a DNS domain without a trailing dot"),
-    "host_name": (
-        r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*",
-        "a lower-case DNS name",
-    ),
     "server_name": (
         r"(\*\.)?[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*",
         "a lower-case DNS name, or '*.' and one",
+    ),
+    "host_name": (
+        r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z]([-a-z0-9]{0,61}[a-z0-9])?",
+        "a lower-case DNS name, no IP address",
     ),
     "ip": (r"[0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f.]{0,15}){2,8}", "an IP address"),
     "path": (r"/\S*", "a path starting with '/'"),
