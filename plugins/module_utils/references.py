@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,8 +18,6 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.schema_edge import ED
 
 Item = dict[str, Any]
 Known = dict[str, Any]
-
-_ADDRESS = re.compile(r"[0-9.]+")
 
 
 def reference_problems(services: list[Item], front_proxies: list[Item], mesh: Item, deployed: bool) -> Iterator[str]:
@@ -125,8 +122,6 @@ def _elsewhere(path: str, service: Item) -> Iterator[str]:
         yield f"{path}: has {words(given)}; a service has at most one of them"
     if given and service["upstreams"]:
         yield f"{path}.upstreams: a service that does not run here ({given[0]}) has none; remove one of the two"
-    if service["host"] and _ADDRESS.fullmatch(service["host"]):
-        yield f"{path}.host: {service['host']!r} is an address and not a name; give endpoints"
     if not service["tls"]:
         return
     if not service["endpoints"] and not service["host"]:

@@ -20,7 +20,6 @@ from typing import Any
 
 import pytest
 from ansible_collections.sidecar.mesh.plugins.module_utils.local_plan import local_plan
-from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError, build_model
 from behaviour.certificates import Authority
 from behaviour.envoys import DNS_SERVER, ECHO, Item, Mesh, call, get, running, send, serve
 from behaviour.machine import loopback, wait_until
@@ -368,17 +367,3 @@ def test_other_hosts_are_refused_with_the_remedy(outside: Outside, host: str) ->
     assert "no upstream of app" in answer.text
     assert "upstreams of mesh_services" in answer.text
     assert get(outside.at(15001), "/", {"host": "inside"}).name == "inside-1"
-
-
-@pytest.mark.parametrize(
-    ("host", "problem"),
-    [
-        ("192.0.2.10", "'192.0.2.10' is an address and not a name; give endpoints"),
-        ("*.example.test", "'*.example.test' is not allowed; give a lower-case DNS name"),
-        ("example.test.", "'example.test.' is not allowed; give a lower-case DNS name"),
-    ],
-)
-def test_a_host_is_a_name(host: str, problem: str) -> None:
-    with pytest.raises(ModelError) as error:
-        build_model([{"name": "api", "port": 80, "host": host}])
-    assert error.value.problems == [f"mesh_services[0].host: {problem}"]

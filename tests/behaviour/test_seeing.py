@@ -44,7 +44,7 @@ front_proxies:
     routes: [{prefix: /gone, service: nowhere, retries: 0}, {grpc: api.Echo, service: echo}, {prefix: /, service: web}]
     access_log:
       fields: [method, path, status, upstream_cluster, peer]
-      extra_fields: {user: "%REQ(X-USER)%", tenant: "%REQ(X-TENANT)%"}
+      extra_fields: {tenant: "%REQ(X-TENANT)%", user: "%REQ(X-USER)%"}
   - <<: *front
     name: as-json
     listeners: [{port: FRONT3}]
@@ -82,7 +82,7 @@ def test_a_text_log_has_the_fields_that_were_chosen(logs: Mesh) -> None:
     get(logs.front(), "/chosen?a=b", {"x-user": "eve mallory"})
     line = f"listener=front_{logs.ports['FRONT']} method=GET path=/chosen?a=b status=200 upstream_cluster=web peer="
     found = wait_until(lambda: [one for one in logs.log("as-text-1").splitlines() if "/chosen" in one], "it is logged")
-    assert re.fullmatch(re.escape(line) + r"127\.0\.0\.1:\d+ user=eve mallory tenant=-", found[0])
+    assert re.fullmatch(re.escape(line) + r"127\.0\.0\.1:\d+ tenant=- user=eve mallory", found[0])
     send(logs.front("2"), b"x")
     line = f"listener=front_{logs.ports['FRONT2']} method=- path=- status=0 upstream_cluster=queue peer=127.0.0.1:"
     wait_until(lambda: line in logs.log("as-text-1"), "so does the log of TCP")

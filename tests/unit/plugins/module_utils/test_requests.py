@@ -78,6 +78,7 @@ def test_a_route_by_default() -> None:
         "match": EVERYTHING,
         "clusters": [{"name": "b", "weight": 1, "host_rewrite": None}],
         "sticky": False,
+        "cookie": None,
         "hash_on": [],
         "policy": {**NONE, "timeout": "15s", "retries": RETRIES},
         "websocket": False,
@@ -139,7 +140,7 @@ def test_what_requests_are_told(upstream: str, callee: str, expected: dict[str, 
     ],
 )
 def test_retries(given: dict[str, Any] | None, idempotent: bool, expected: dict[str, Any] | None) -> None:
-    assert retries(given, idempotent) == (expected if expected is None else {**RETRIES, **expected})
+    assert retries(given, idempotent, grpc=False) == (expected if expected is None else {**RETRIES, **expected})
 
 
 def test_what_a_callee_says_about_hashing_holds_for_its_callers() -> None:
@@ -213,16 +214,21 @@ def test_a_version_claims_requests_before_the_weights_share_the_rest() -> None:
         {**EVERYTHING, "headers": [claim("v2")]},
         {**EVERYTHING, "headers": [cookie(r"(.*;\s*)?beta\.1=y\+(\s*;.*)?")]},
         {**EVERYTHING, "headers": [cookie(r"(.*;\s*)?v3=[^;]*(\s*;.*)?")]},
+        # Whom the weights gave a version, the cookie keeps there.
+        {**EVERYTHING, "headers": [cookie(r"(.*;\s*)?version=v1(\s*;.*)?")]},
+        {**EVERYTHING, "headers": [cookie(r"(.*;\s*)?version=v2(\s*;.*)?")]},
         EVERYTHING,
     ]
     assert [[(item["name"], item["weight"]) for item in route["clusters"]] for route in found] == [
         [("v2", 1)],
         [("v2", 1)],
         [("v3", 1)],
+        [("v1", 1)],
+        [("v2", 1)],
         [("v1", 9), ("v2", 1)],
     ]
     assert found[2]["clusters"][0]["host_rewrite"] == "v3.example.com"
-    assert [route["sticky"] for route in found] == [False, False, False, True]
+    assert [(route["sticky"], route["cookie"]) for route in found] == [(False, None)] * 5 + [(False, "version")]
     for route in found:
         assert (route["policy"]["timeout"], route["envoy_patch"]) == ("4s", {"r": 1})
         # Which version, then which of its replicas.
@@ -232,7 +238,7 @@ def test_a_version_claims_requests_before_the_weights_share_the_rest() -> None:
 def test_a_version_that_claims_a_request_gets_no_copy_of_it() -> None:
     found = routes(VERSIONS.replace("timeout: 4s,", "timeout: 4s, mirror: v3,"))
     copies = [route["policy"]["mirror"] and route["policy"]["mirror"]["service"] for route in found]
-    assert copies == ["v3", "v3", None, "v3"]
+    assert copies == ["v3", "v3", None, "v3", "v3", "v3"]
 
 
 def test_a_claim_goes_with_what_the_route_asks_for() -> None:
@@ -242,13 +248,13 @@ def test_a_claim_goes_with_what_the_route_asks_for() -> None:
     )
     found = routes(inventory)
     assert found[0]["match"] == {"prefix": "/s", "headers": [claim("z", "y"), claim("v2")], "grpc": False}
-    assert found[3]["match"] == {"prefix": "/s", "headers": [claim("z", "y")], "grpc": False}
+    assert found[-1]["match"] == {"prefix": "/s", "headers": [claim("z", "y")], "grpc": False}
 
 
 @pytest.mark.parametrize(("name", "upgrades"), [("v1", True), ("v9", False)])
 def test_a_websocket_of_one_version_is_one_of_all(name: str, upgrades: bool) -> None:
     found = routes(VERSIONS.replace(f"- {{name: {name}, ", f"- {{name: {name}, websocket: true, "))
-    assert [route["websocket"] for route in found] == [upgrades] * 4
+    assert [route["websocket"] for route in found] == [upgrades] * 6
     assert {route["policy"]["idle_timeout"] for route in found} == {"0s" if upgrades else None}
 
 
@@ -265,6 +271,7 @@ def test_ingress_by_default() -> None:
             "match": EVERYTHING,
             "clusters": [{"name": "local_app", "weight": 1, "host_rewrite": None}],
             "sticky": False,
+            "cookie": None,
             "hash_on": [],
             "policy": {**NONE, "timeout": "0s"},
             "websocket": False,
