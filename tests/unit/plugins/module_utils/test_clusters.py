@@ -198,7 +198,13 @@ def test_lb_policies(policy: str) -> None:
     assert built(lb_policy=policy)["lb_policy"] == policy.upper()
 
 
-KEEPALIVE = {"http2_protocol_options": {"connection_keepalive": {"interval": "30s", "timeout": "5s"}}}
+KEEPALIVE = {
+    "http2_protocol_options": {
+        "initial_stream_window_size": 65536,
+        "initial_connection_window_size": 1048576,
+        "connection_keepalive": {"interval": "30s", "timeout": "5s"},
+    }
+}
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,7 @@ def test_an_ingress_listener() -> None:
         "address": {"socket_address": {"address": "0.0.0.0", "port_value": 80}},
         "enable_reuse_port": False,
         "per_connection_buffer_limit_bytes": 32768,
+        "traffic_direction": "INBOUND",
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": MANAGER}]}
         ],
@@ -303,6 +304,22 @@ def test_without_files_routes_are_in_the_listener() -> None:
     assert (manager["route_config"]["name"], "rds" in manager) == ("ingress_80", False)
 
 
+SAMPLERS = "envoy.extensions.tracers.opentelemetry.samplers.v3"
+SAMPLER = {
+    "name": "envoy.tracers.opentelemetry.samplers.parent_based",
+    "typed_config": {
+        "@type": f"type.googleapis.com/{SAMPLERS}.ParentBasedSamplerConfig",
+        "wrapped_sampler": {
+            "name": "envoy.tracers.opentelemetry.samplers.trace_id_ratio_based",
+            "typed_config": {
+                "@type": f"type.googleapis.com/{SAMPLERS}.TraceIdRatioBasedSamplerConfig",
+                "sampling_percentage": {"numerator": 125000, "denominator": "MILLION"},
+            },
+        },
+    },
+}
+
+
 @pytest.mark.parametrize(
     ("protocol", "service"),
     [
@@ -326,10 +343,12 @@ def test_traces(protocol: str, service: dict[str, Any]) -> None:
                 "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
                 **service,
                 "service_name": "shop",
+                "sampler": SAMPLER,
             },
         },
-        "random_sampling": {"value": 12.5},
     }
+    # A front proxy has a span for what it receives and one for what it sends.
+    assert filter_of(built(proxy={"tracing": tracing}, direction="front"))["tracing"]["spawn_upstream_span"] is True
 
 
 # Access logs

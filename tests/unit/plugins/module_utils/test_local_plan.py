@@ -251,7 +251,7 @@ def test_what_runs_elsewhere_or_is_a_name_only_is_not_run() -> None:
     assert set(zone(model)["records"]) == {"web.default.svc.cluster.local", "my-db.default.svc.cluster.local"}
     own = addresses(model)["web-1"]
     assert environment(model["services"][0], model["replicas"][0], PATHS)["UPSTREAM_OUT"] == f"{own}:9443"
-    assert local_plan(model, PATHS)["certificates"] == ["certs", "me"]
+    assert local_plan(model, PATHS)["certificates"] == ["certs"]
 
 
 def test_no_port_is_listed_twice() -> None:

@@ -231,8 +231,8 @@ def test_a_version_claims_requests_before_the_weights_share_the_rest() -> None:
     assert [(route["sticky"], route["cookie"]) for route in found] == [(False, None)] * 5 + [(False, "version")]
     for route in found:
         assert (route["policy"]["timeout"], route["envoy_patch"]) == ("4s", {"r": 1})
-        # Which version, then which of its replicas.
-        assert route["hash_on"] == [hash_on(cookie="version"), hash_on(header="user")]
+        # The cookie chooses the version without a hash; this one is for its replicas.
+        assert route["hash_on"] == [hash_on(header="user")]
 
 
 def test_a_version_that_claims_a_request_gets_no_copy_of_it() -> None:

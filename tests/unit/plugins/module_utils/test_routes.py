@@ -34,6 +34,7 @@ ITEM: dict[str, Any] = {
     "match": {"prefix": "/", "headers": [], "grpc": False},
     "clusters": [{"name": "b", "weight": 1, "host_rewrite": None}],
     "sticky": False,
+    "cookie": None,
     "policy": POLICY,
     "hash_on": [],
     "websocket": False,
@@ -111,6 +112,10 @@ OTHER_HOST = {
 }
 
 
+# Also for callers that ask for no deadline.
+LONGEST = {"max_stream_duration": "5s", "grpc_timeout_header_max": "5s"}
+
+
 @pytest.mark.parametrize(
     ("policy", "expected"),
     [
@@ -120,10 +125,10 @@ OTHER_HOST = {
             {"timeout": "0s", "max_stream_duration": {"grpc_timeout_header_max": "0s"}},
         ),
         ({"idle_timeout": "0s"}, {"idle_timeout": "0s"}),
-        ({"grpc_timeout_max": "5s"}, {"max_stream_duration": {"grpc_timeout_header_max": "5s"}}),
+        ({"grpc_timeout_max": "5s"}, {"max_stream_duration": LONGEST}),
         (
             {"grpc_timeout_max": "5s", "grpc_deadline": True},
-            {"max_stream_duration": {"grpc_timeout_header_max": "5s"}},
+            {"max_stream_duration": LONGEST},
         ),
         ({"retries": RETRIES}, {"retry_policy": RETRIED}),
         (
@@ -190,7 +195,7 @@ def test_a_regex_is_rewritten_as_a_whole() -> None:
     ("hash_on", "expected"),
     [
         ({"header": "x", "cookie": None, "source_ip": None}, {"header": {"header_name": "x"}}),
-        ({"header": None, "cookie": "c", "source_ip": None}, {"cookie": {"name": "c", "ttl": "0s"}}),
+        ({"header": None, "cookie": "c", "source_ip": None}, {"cookie": {"name": "c", "ttl": "0s", "path": "/"}}),
         ({"header": None, "cookie": None, "source_ip": True}, {"connection_properties": {"source_ip": True}}),
     ],
 )
@@ -233,6 +238,19 @@ def test_versions_share_requests(sticky: bool, host: str | None, expected: dict[
         "timeout": "15s",
         **({"host_rewrite_literal": host} if host else {}),
     }
+
+
+def test_a_cookie_names_the_version_that_answered() -> None:
+    shares = built(clusters=SHARES, cookie="seen")["route"]["weighted_clusters"]["clusters"]
+    assert [share["response_headers_to_add"] for share in shares] == [
+        [
+            {
+                "header": {"key": "set-cookie", "value": f"seen={name}; Path=/; HttpOnly"},
+                "append_action": "APPEND_IF_EXISTS_OR_ADD",
+            }
+        ]
+        for name in ("v1", "v2")
+    ]
 
 
 @pytest.mark.parametrize(("asked", "host"), [(None, "v2.example.com"), ("h", "h")])

@@ -161,7 +161,7 @@ MEANINGS: list[tuple[str, Any, Any]] = [
             "max_connections": 1024,
             "max_pending_requests": 1024,
             "max_requests": 5,
-            "max_retries": 3,
+            "max_retries": None,
             "retry_budget": None,
         },
     ),
