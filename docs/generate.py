@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Writes what the documentation repeats from the code.
 
-* docs/variables.md from the inventory's schema, plugins/module_utils/schema.py
+* docs/variables.md and, for editors, docs/inventory.schema.json from the inventory's schema,
+  plugins/module_utils/schema.py
 * the variables in each role's README.md from its meta/argument_specs.yml
 * the list of plugins, roles and playbooks in README.md
 
@@ -15,6 +16,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
+import json
 import re
 import sys
 from collections import Counter
@@ -28,6 +31,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 Field = dict[str, Any]
+
+SCHEMA_FILE = "docs/inventory.schema.json"
 
 SET_BY_ROLES = ("resting", "state_path")
 """Settings of the model that are no variables of an inventory."""
@@ -79,6 +84,17 @@ A key without a default may be left out, and then has no effect of its own. Thes
 | size | `256Mi`, `1Gi`, or a number of bytes |
 | name | {name} |
 | port | a whole number from {port[0]} to {port[1]} |
+
+Editors complete, explain and check these variables by [inventory.schema.json](inventory.schema.json). With the YAML
+language server (VS Code's YAML extension and others), begin a file of variables with the schema's path or address:
+
+```yaml
+# yaml-language-server: $schema={schema}
+mesh_name: shop
+mesh_engine: local
+```
+
+Whatever needs a look at more than one value, such as names that exist, only the model checks.
 """
 
 PATCH_TITLE = "Patches"
@@ -232,7 +248,9 @@ class Reference:
     def page(self) -> str:
         mesh = self._sections(self._mesh, "")
         lists = {name: self._list_sections(name, field) for name, field in self._lists.items()}
-        introduction = INTRODUCTION.format(name=self._patterns["dns_label"][1], port=self._port)
+        introduction = INTRODUCTION.format(
+            name=self._patterns["dns_label"][1], port=self._port, schema=schema_address()
+        )
         parts = [introduction, self._contents(), f"## {MESH_TITLE}\n", self._table(self._mesh), MESH_TEXT]
         parts += [self._text(section) for section in mesh]
         for name, sections in lists.items():
@@ -460,10 +478,41 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(f"ansible_collections.sidecar.mesh.plugins.module_utils.{name}")
 
 
+def loaded(path: Path) -> ModuleType:
+    """A module as a file, so that this runs without an import path."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def json_schema() -> str:
+    """docs/inventory.schema.json."""
+    tables = module("schema")
+    settings = {f"mesh_{name}": field for name, field in tables.MESH.items() if name not in SET_BY_ROLES}
+    made = loaded(ROOT / "docs" / "json_schema.py").JsonSchema(module("schema_fields").PATTERNS, markdown)
+    document = made.document(
+        "Variables of a sidecar.mesh inventory",
+        schema_address(),
+        {**settings, **tables.SECTIONS, "mesh_checks": tables.CHECKS},
+    )
+    return f"{json.dumps(document, indent=1, ensure_ascii=False)}\n"
+
+
+def schema_address() -> str:
+    """Where the JSON Schema of this version is once it is released."""
+    galaxy = yaml.safe_load((ROOT / "galaxy.yml").read_text(encoding="utf-8"))
+    place = galaxy["repository"].replace("https://github.com/", "https://raw.githubusercontent.com/")
+    return f"{place}/{galaxy['version']}/{SCHEMA_FILE}"
+
+
 def generated() -> dict[Path, str]:
     """Every file with generated text, as it should be."""
     return {
         ROOT / "docs" / "variables.md": Reference().page(),
+        ROOT / SCHEMA_FILE: json_schema(),
         ROOT / "README.md": between(ROOT / "README.md", "content", content()),
         **{role / "README.md": between(role / "README.md", "variables", role_variables(role)) for role in roles()},
     }

@@ -29,7 +29,7 @@ _STATS_OF = ("server.", "cluster_manager.", "listener_manager.", "overload.", "s
 _STATS = (
     # Requests and connections of listeners and clusters.
     *("downstream_rq_total", "downstream_rq_active", "downstream_rq_time", "downstream_rq_timeout"),
-    *("downstream_cx_total", "downstream_cx_active", "downstream_cx_overload_reject", "downstream_rq_overload_close"),
+    *("downstream_cx_total", "downstream_cx_active", "downstream_global_cx_overflow", "downstream_rq_overload_close"),
     *(f"{side}_rq_{kind}xx" for side in ("downstream", "upstream") for kind in range(1, 6)),
     *("upstream_rq_total", "upstream_rq_completed", "upstream_rq_active", "upstream_rq_time", "upstream_rq_timeout"),
     *("upstream_rq_retry", "upstream_rq_retry_success", "upstream_rq_retry_overflow", "upstream_rq_pending_active"),

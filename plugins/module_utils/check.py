@@ -10,6 +10,7 @@ returns the value as the model holds it: plain types, durations as Envoy writes 
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -19,6 +20,9 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.schema_fields import 
 from ansible_collections.sidecar.mesh.plugins.module_utils.values import byte_count, duration, plain, seconds
 
 Problems = list[str]
+
+LARGEST = 4_294_967_295
+"""Of whole numbers; Envoy has 32 bits for most of them."""
 
 
 def check(value: Any, field: Field, path: str, problems: Problems) -> Any:
@@ -31,7 +35,7 @@ def check_fields(value: dict[Any, Any], fields: Fields, path: str, problems: Pro
     # YAML 1.1 reads the key ``on`` as true.
     value = {"on" if key is True and "on" in fields else key: item for key, item in value.items()}
     problems.extend(
-        f"{path}.{key}: unknown key{_suggestion(key, fields)} (known: {', '.join(sorted(fields))})"
+        f"{path}.{_shown(key)}: unknown key{_suggestion(key, fields)} (known: {', '.join(sorted(fields))})"
         for key in value
         if key not in fields
     )
@@ -82,8 +86,15 @@ def plain_repr(value: Any) -> str:
     """A value as a message shows it: short, and without Ansible's string subclasses."""
     try:
         text = repr(plain(value))
-    except TypeError:
-        text = str(value)
+    except (TypeError, RecursionError):
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _shown(key: Any) -> str:
+    """A key as a message shows it, on one line."""
+    text = str(key)
+    text = text if text.isprintable() else repr(text)[1:-1]
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -95,9 +106,19 @@ def _check_text(value: Any, field: Field, path: str, problems: Problems) -> Any:
     text = plain(value) if isinstance(value, str) else str(value)
     if "choices" in field and text not in field["choices"]:
         _wrong(value, field, path, problems, _suggestion(text, field["choices"]))
-    if "pattern" in field and not re.fullmatch(PATTERNS[field["pattern"]][0], text):
+    if "pattern" in field and not _fits(field["pattern"], text):
         _wrong(value, field, path, problems)
     return text
+
+
+def _fits(pattern: str, text: str) -> bool:
+    if pattern == "ip":
+        try:
+            # A scope (fe80::1%eth0) means nothing on another machine.
+            return "%" not in text and bool(ipaddress.ip_address(text))
+        except ValueError:
+            return False
+    return re.fullmatch(PATTERNS[pattern][0], text) is not None
 
 
 def _check_int(value: Any, field: Field, path: str, problems: Problems) -> Any:
@@ -106,21 +127,24 @@ def _check_int(value: Any, field: Field, path: str, problems: Problems) -> Any:
     if isinstance(number, bool) or not isinstance(number, int):
         _wrong(value, field, path, problems)
         return None
-    if number < field.get("minimum", number) or number > field.get("maximum", number):
+    if not field.get("minimum", number) <= number <= field.get("maximum", number):
         _wrong(value, field, path, problems)
+    elif number > LARGEST:
+        _wrong(value, field, path, problems, f", and at most {LARGEST}")
     return int(number)
 
 
 def _check_number(value: Any, field: Field, path: str, problems: Problems) -> Any:
     """A whole number stays one, so that it reads as it was written."""
+    number = value
     if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", value):
-        value = float(value) if "." in value else int(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        number = float(value)
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
         _wrong(value, field, path, problems)
         return None
-    if not field.get("minimum", value) <= value <= field.get("maximum", value):
+    if not field.get("minimum", number) <= number <= field.get("maximum", number):
         _wrong(value, field, path, problems)
-    return int(value) if value == int(value) else float(value)
+    return int(number) if number == int(number) else float(number)
 
 
 def _check_bytes(value: Any, field: Field, path: str, problems: Problems) -> Any:
@@ -183,14 +207,14 @@ def _check_map(value: Any, field: Field, path: str, problems: Problems) -> Any:
     key_field = {"type": "str", "pattern": field["keys"]} if "keys" in field else {"type": "str"}
     for key in value:
         _check_text(key, key_field, f"{path} (key)", problems)
-    return {str(key): check(item, field["items"], f"{path}.{key}", problems) for key, item in value.items()}
+    return {str(key): check(item, field["items"], f"{path}.{_shown(key)}", problems) for key, item in value.items()}
 
 
 def _check_any(value: Any, _field: Field, path: str, problems: Problems) -> Any:
     try:
         return plain(value)
-    except TypeError:
-        problems.append(f"{path}: {value!r} is not plain data; give text, numbers, booleans, lists and dicts")
+    except (TypeError, RecursionError):
+        problems.append(f"{path}: {plain_repr(value)} is not plain data; give text, numbers, booleans, lists and dicts")
         return None
 
 

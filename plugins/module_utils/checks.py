@@ -34,16 +34,26 @@ def probes(model: Item, checks: list[Item], paths: Item) -> list[Item]:
 
 
 def _probe(model: Item, item: Item, paths: Item) -> Item:
-    hosts = [replica["name"] for replica in model["replicas"] if replica["workload"] == item["service"]]
+    answering = {name: _replicas(model, name) for name in _answering(model, item["service"])}
     return {
         "name": item["name"],
         "url": item["url"],
         "command": _grpcurl(item, paths) if item["grpc"] else [],
         "body": item["body"],
-        "hostnames": hosts,
+        "hostnames": [name for replicas in answering.values() for name in replicas],
         "logs": [_logs(model, workload, paths) for workload in item["passes"] or []],
-        "healthy": _healthy(model, item, len(hosts)) if item["front"] and item["service"] else [],
+        "healthy": _healthy(model, item, answering) if item["front"] and item["service"] else [],
     }
+
+
+def _answering(model: Item, name: str | None) -> list[str]:
+    """The services whose replicas answer for one: the versions that share its requests, or itself."""
+    versions = next((item["versions"] or [] for item in model["services"] if item["name"] == name), [])
+    return [version["service"] for version in versions if version["weight"]] or ([name] if name else [])
+
+
+def _replicas(model: Item, workload: str) -> list[str]:
+    return [replica["name"] for replica in model["replicas"] if replica["workload"] == workload]
 
 
 def _grpcurl(item: Item, paths: Item) -> list[str]:
@@ -71,14 +81,15 @@ def _logs(model: Item, workload: str, paths: Item) -> Item:
     }
 
 
-def _healthy(model: Item, item: Item, members: int) -> list[Item]:
+def _healthy(model: Item, item: Item, answering: dict[str, list[str]]) -> list[Item]:
     return [
         {
             "proxy": proxy["name"],
             "admin": f"{proxy['addresses']['admin']}:{proxy['envoy']['admin_port']}",
-            "cluster": item["service"],
-            "members": members,
+            "cluster": name,
+            "members": len(replicas),
         }
         for proxy in model["proxies"]
         if proxy["workload"] == item["front"]
+        for name, replicas in answering.items()
     ]

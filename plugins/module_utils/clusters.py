@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy import (
+    HTTP2,
     Config,
     extension,
     socket_address,
@@ -166,7 +167,7 @@ def _protocol(edge: dict[str, Any]) -> Config:
     if edge["protocol"] == "http":
         explicit: Config = {"http_protocol_options": {}}
     else:
-        explicit = {"http2_protocol_options": {"connection_keepalive": {"interval": "30s", "timeout": "5s"}}}
+        explicit = {"http2_protocol_options": HTTP2}
     connection = edge["connection"] or {}
     common = {
         "idle_timeout": connection.get("idle_timeout"),

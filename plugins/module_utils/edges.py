@@ -126,9 +126,9 @@ def siblings(workload: Item, port: int, world: Item) -> Item:
 
 
 def resolvers(mesh: Item) -> Item:
-    """How names of the mesh are asked for: as the inventory says, else the local engine's own DNS server."""
+    """How names of the mesh are asked for: on the local engine, of the only DNS server that knows them."""
     dns: Item = mesh["dns"]
-    if dns["resolvers"] or mesh["engine"] != "local":
+    if mesh["engine"] != "local":
         return dns
     return {**dns, "resolvers": [{"address": dns_address(mesh["name"]), "port": DNS_PORT}]}
 

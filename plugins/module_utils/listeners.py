@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy import (
+    HTTP2,
     Config,
     extension,
     socket_address,
@@ -35,6 +36,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.schema_proxy import L
 from ansible_collections.sidecar.mesh.plugins.module_utils.values import merge_patch, present
 
 _BUFFER_BYTES = 32768
+_TRAFFIC = {"ingress": "INBOUND", "egress": "OUTBOUND"}
 _VERSIONS_PAGE = "/stats?filter=version_text$&type=TextReadouts"
 _UNDERSCORES = {"allow": "ALLOW", "reject": "REJECT_REQUEST", "drop": "DROP_HEADER"}
 _ESCAPED_SLASHES = {
@@ -70,6 +72,8 @@ def listener(item: dict[str, Any], proxy: dict[str, Any]) -> Config:
         "address": socket_address(item["address"], item["port"]),
         # Two processes must never share a port unnoticed.
         "enable_reuse_port": False,
+        # Spans say by it whether a request came or went.
+        **present({"traffic_direction": _TRAFFIC.get(item["direction"])}),
         "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
         **_listener_filters(item),
         "filter_chains": [{"filters": [*_connection_limit(item), _http(item, proxy)], **_tls(item, proxy)}]
@@ -145,12 +149,7 @@ def _http(item: dict[str, Any], proxy: dict[str, Any]) -> Config:
             "headers_with_underscores_action": _UNDERSCORES[http["header_underscores"]],
             **present({"max_connection_duration": http["max_connection_duration"]}),
         },
-        "http2_protocol_options": {
-            "max_concurrent_streams": http["max_concurrent_streams"],
-            "initial_stream_window_size": 65536,
-            "initial_connection_window_size": 1048576,
-            "connection_keepalive": {"interval": "30s", "timeout": "5s"},
-        },
+        "http2_protocol_options": {"max_concurrent_streams": http["max_concurrent_streams"], **HTTP2},
         **_routes(item, proxy),
         **_access_log(item),
         **_tracing(item, proxy),
@@ -208,8 +207,23 @@ def _tracing(item: dict[str, Any], proxy: dict[str, Any]) -> Config:
     uri = {"uri": f"http://{address}/v1/traces", "cluster": COLLECTOR_CLUSTER, "timeout": "1s"}
     service = {"grpc_service": cluster} if tracing["protocol"] == "grpc" else {"http_service": {"http_uri": uri}}
     kind = "envoy.config.trace.v3.OpenTelemetryConfig"
-    provider = extension("envoy.tracers.opentelemetry", kind, **service, service_name=proxy["workload"])
-    return {"tracing": {"provider": provider, "random_sampling": {"value": tracing["sampling"]}}}
+    settings = {**service, "service_name": proxy["workload"], "sampler": _sampler(tracing["sampling"])}
+    provider = extension("envoy.tracers.opentelemetry", kind, **settings)
+    # A front proxy is a hop of its own: what it receives and what it sends are two spans.
+    two = {"spawn_upstream_span": True} if item["direction"] == "front" else {}
+    return {"tracing": {"provider": provider, **two}}
+
+
+def _sampler(percent: float) -> Config:
+    """The caller's choice, else a share. Envoy's own random_sampling would take a share of what callers chose.
+
+    Source: Envoy docs, "OpenTelemetry Samplers".
+    """
+    name, kind = "envoy.tracers.opentelemetry.samplers", "envoy.extensions.tracers.opentelemetry.samplers.v3"
+    ratio = extension(
+        f"{name}.trace_id_ratio_based", f"{kind}.TraceIdRatioBasedSamplerConfig", sampling_percentage=fraction(percent)
+    )
+    return extension(f"{name}.parent_based", f"{kind}.ParentBasedSamplerConfig", wrapped_sampler=ratio)
 
 
 def _policies(item: dict[str, Any]) -> list[dict[str, Any]]:
@@ -280,7 +294,8 @@ def _access_log(item: dict[str, Any]) -> Config:
 
 
 def _log_format(log: dict[str, Any], item: dict[str, Any]) -> Config:
-    chosen = {name: LOG_FIELDS[name] for name in log["fields"] or _USUAL_FIELDS} | log["extra_fields"]
+    chosen = {name: LOG_FIELDS[name] for name in log["fields"] or _USUAL_FIELDS}
+    chosen |= dict(sorted(log["extra_fields"].items()))
     if log["format"] == "json":
         return {"json_format": {"listener": item["name"], **chosen}}
     if log["fields"] or log["extra_fields"]:

@@ -34,7 +34,8 @@ def local_plan(model: Item, paths: Item) -> Item:
     (folder of the shipped ones), dns_server (the script), and ``versions`` of envoy, applications and dns_server, whose
     change restarts what they run.
     Returns ``programs`` (for local_processes), ``listeners`` and ``binaries`` (for local_preflight), ``zone`` (for
-    local_publish), ``applications`` (names of shipped ones in use) and ``certificates`` (names of secrets).
+    local_publish), ``applications`` (names of shipped ones in use) and ``certificates`` (names of those that listeners
+    serve; those that proxies show to servers outside are given by their owners).
 
     Raises SelectionError for a model of another engine.
     """
@@ -48,8 +49,13 @@ def local_plan(model: Item, paths: Item) -> Item:
         "binaries": list(_binaries(model, paths)),
         "zone": zone(model),
         "applications": sorted({name for service in model["services"] for name in _shipped(service)}),
-        "certificates": sorted({name for proxy in model["proxies"] for name in proxy["secrets"]}),
+        "certificates": _served(model),
     }
+
+
+def _served(model: Item) -> list[str]:
+    listeners = [listener for proxy in model["proxies"] for listener in proxy["listeners"]]
+    return sorted({listener["tls"] for listener in listeners if listener["tls"]})
 
 
 def zone(model: Item) -> Item:

@@ -51,7 +51,8 @@ def build_model(services: Any, front_proxies: Any = None, settings: dict[str, An
     front_proxies = _section("mesh_front_proxies", front_proxies, problems)
     if mesh["engine"] == "local":
         services, front_proxies = map_ports(services), map_ports(front_proxies)
-    problems += reference_problems(services, front_proxies, mesh, deployed)
+    # Versions of one service may have the same mistake.
+    problems += dict.fromkeys(reference_problems(services, front_proxies, mesh, deployed))
     if problems:
         raise ModelError(problems)
     return _resolve(mesh, services, front_proxies)

@@ -91,7 +91,7 @@ def _shared_listener(upstreams: list[Item], service: Item, place: Item, world: I
             for route in _upstream_routes(upstream, world["services"][upstream["service"]], world)
         ]
         hosts.append(virtual_host(group[0]["service"], domains, routes, group[0]))
-    if ANY_HOST not in groups:
+    if not any("*" in domains for domains in groups):
         refusal = (
             f"sidecar.mesh: no upstream of {service['name']} has this host; name it in upstreams of mesh_services.\n"
         )

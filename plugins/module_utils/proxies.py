@@ -15,6 +15,7 @@ A proxy is plain data and all a builder needs:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import edges, ports, services
@@ -60,7 +61,7 @@ def sidecar(service: Item, place: Item, world: Item) -> Item:
     """The proxy beside a service's application: one ingress listener, and egress listeners for its upstreams."""
     settings = service["sidecar"]
     own = {upstream["service"]: upstream for upstream in service["upstreams"]}
-    called = _called(own, own.values(), set(), world)
+    called = _called(list(own), own, own.values(), set(), world)
     application = edges.application(service, place["addresses"]["application"])
     listeners = [ports.ingress(service, place), *ports.egress(service, place, world)]
     return _proxy("sidecar", service, settings, place, [application, *called], listeners, settings["port"], world)
@@ -71,24 +72,23 @@ def front_proxy(front: Item, place: Item, world: Item) -> Item:
     own = {upstream["service"]: upstream for upstream in front["upstreams"]}
     routes = services.front_routes(front)
     repeatable = {route["service"] for route in routes if route["idempotent"]}
-    asked = {name: own.get(name) for name in services.front_services(front)}
-    called = _called(asked, [*routes, *own.values()], repeatable, world)
+    called = _called(services.front_services(front), own, [*routes, *own.values()], repeatable, world)
     hosts = ports.front_hosts(front, own, world)
     listeners = [ports.front_listener(listener, front, place, hosts, own, world) for listener in front["listeners"]]
     return _proxy("front", front, front, place, called, listeners, front["listeners"][0]["port"], world)
 
 
-def _called(asked: Item, policies: Any, repeatable: set[str], world: Item) -> list[Item]:
+def _called(asked: list[str], own: Item, policies: Iterable[Item], repeatable: set[str], world: Item) -> list[Item]:
     """One edge to each service that answers or gets copies, in the order of their first mention.
 
-    ``asked``: the caller's settings by service; those of a version go before those of the service it is a version of.
+    ``own``: the caller's settings by service; those of a version go before those of the service it is a version of.
     """
     settings: dict[str, Item | None] = {}
     idempotent: set[str] = set()
-    for name, own in asked.items():
+    for name in asked:
         for callee in services.answering(world["services"][name], world["services"]):
             if callee["name"] == name or callee["name"] not in settings:
-                settings[callee["name"]] = own if callee["name"] == name else asked.get(callee["name"]) or own
+                settings[callee["name"]] = own.get(callee["name"]) or own.get(name)
             if name in repeatable:
                 idempotent.add(callee["name"])
     mirrors = [policy["mirror"] for policy in policies] + [world["services"][name]["mirror"] for name in asked]
@@ -96,7 +96,7 @@ def _called(asked: Item, policies: Any, repeatable: set[str], world: Item) -> li
         if mirror:
             settings.setdefault(mirror["service"], None)
     known = world["services"]
-    return [edges.edge(known[name], own, world, idempotent=name in idempotent) for name, own in settings.items()]
+    return [edges.edge(known[name], item, world, idempotent=name in idempotent) for name, item in settings.items()]
 
 
 def _proxy(
@@ -111,7 +111,9 @@ def _proxy(
 ) -> Item:
     envoy = {key: settings[key] for key in ENVOY}
     watched = [edges.admin(place["addresses"]["admin"], envoy["admin_port"])] if envoy["metrics"] else []
-    collector = edges.collector(world["mesh"])
+    # Only requests have traces.
+    http = any(listener["protocol"] == "http" for listener in listeners)
+    collector = edges.collector(world["mesh"]) if http else None
     shown = [edge["tls"]["client_certificate"] for edge in called if edge["tls"]]
     served = [listener["tls"] for listener in listeners]
     secrets = sorted({name for name in [*shown, *served] if name})

@@ -13,6 +13,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils import references_par
 from ansible_collections.sidecar.mesh.plugins.module_utils import services as kinds
 from ansible_collections.sidecar.mesh.plugins.module_utils.check import words
 from ansible_collections.sidecar.mesh.plugins.module_utils.references_front import front_ports, front_proxy
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema import SERVICE
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema_edge import EDGE
 
 Item = dict[str, Any]
@@ -143,8 +144,8 @@ def _versions(path: str, service: Item, known: Known) -> Iterator[str]:
     yield from parts.repeated(f"{path}.versions", [version["service"] for version in versions], ".service")
     if not any(version["weight"] for version in versions):
         yield f"{path}.versions: no version has a weight; give at least one of them a weight"
-    for key in EDGE:
-        if service[key] is not None and key not in _DEFAULTED:
+    for key in (*EDGE, "websocket"):
+        if service[key] not in (None, SERVICE["fields"][key].get("default")):
             yield f"{path}.{key}: has no effect beside versions; give it to the versions"
     for index, version in enumerate(versions):
         where = f"{path}.versions[{index}]"
@@ -164,10 +165,6 @@ def _versions(path: str, service: Item, known: Known) -> Iterator[str]:
     if service["sticky"]:
         yield from _http_only(path, "sticky", service)
         yield from edges.hash_source(f"{path}.sticky", service["sticky"])
-
-
-# Keys that a service has whether or not the inventory names them.
-_DEFAULTED = ("discovery", "lb_policy")
 
 
 def _tls_ports(service: Item, known: Known) -> dict[int, list[int]]:
@@ -196,6 +193,10 @@ def _sidecar_ports(service: Item, tls_ports: dict[int, list[int]]) -> Iterator[t
 def _server_names(path: str, service: Item, tls_ports: dict[int, list[int]], known: Known, mesh: Item) -> Iterator[str]:
     """One port tells its upstreams apart by name only."""
     for indexes in tls_ports.values():
+        first = f"{path}.upstreams[{indexes[0]}]"
+        for index in indexes[1:]:
+            levels = {"listener": f"this port's listener is that of {first}"}
+            yield from parts.idle_patches(f"{path}.upstreams[{index}]", service["upstreams"][index], levels)
         owners: dict[str, int] = {}
         for index in indexes:
             for name in kinds.server_names(known[service["upstreams"][index]["service"]], mesh):
@@ -216,6 +217,10 @@ def _upstream(path: str, upstream: Item, service: Item, known: Known, mesh: Item
         yield f"{path}.service: {service['name']!r} names itself; a service is not its own upstream"
     yield from _egress(path, upstream, service, callee)
     yield from edges.policy(path, upstream, callee, known)
+    mirror = upstream["mirror"] or callee["mirror"]
+    if mirror and mirror["service"] == service["name"]:
+        name = service["name"]
+        yield f"{path}.mirror: copies of what {name!r} sends would come back to it; mirror to another service"
     for target in parts.answering(callee, known):
         if target is service and callee is not service:
             yield f"{path}.service: {service['name']!r} is itself a version of {callee['name']!r}; give another service"
@@ -256,8 +261,12 @@ def _shared_hosts(path: str, service: Item, known: Known, mesh: Item) -> Iterato
                     f"{path}.upstreams[{index}].match.hosts: {host!r} is in a different list of another upstream; "
                     "upstreams that share a host list the same hosts"
                 )
-        yield from _hidden(path, index, upstream, earlier.setdefault(group, []))
-        earlier[group].append((index, upstream))
+        before = earlier.setdefault(group, [])
+        if before:
+            levels = {"virtual_host": f"these hosts are those of {path}.upstreams[{before[0][0]}]"}
+            yield from parts.idle_patches(f"{path}.upstreams[{index}]", upstream, levels)
+        yield from _hidden(path, index, upstream, before)
+        before.append((index, upstream))
     if not owners and service["egress"]["envoy_patch"]:
         yield f"{path}.egress.envoy_patch: has no effect; no upstream uses the shared listener"
 

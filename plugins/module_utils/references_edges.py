@@ -36,6 +36,7 @@ def edge(path: str, settings: Item, callee: Item, caller: Item, mesh: Item) -> I
     yield from _slow_start(path, settings, callee)
     yield from _outlier_detection(f"{path}.outlier_detection", settings["outlier_detection"])
     yield from _connection(path, settings, callee)
+    yield from _outliers(f"{path}.outlier_detection", settings["outlier_detection"], callee)
     if callee["zone_aware"] if settings["zone_aware"] is None else settings["zone_aware"]:
         yield from _zones(path, settings, callee, caller, mesh)
 
@@ -48,7 +49,7 @@ def policy(path: str, settings: Item, callee: Item, known: Known) -> Iterator[st
                 remedy = f"remove it, or change {callee['name']!r} to protocol http"
                 yield f"{path}.{key}: has no meaning for {callee['protocol']}; {remedy}"
         for key, value in (settings["retries"] or {}).items():
-            if key not in ("count", "previous_hosts", "hedge") and value:
+            if key not in ("count", "previous_hosts") and value:
                 yield f"{path}.retries.{key}: has no meaning for {callee['protocol']}; give retries a number only"
         return
     yield from _retries(f"{path}.retries", settings["retries"], settings)
@@ -63,11 +64,13 @@ def policy(path: str, settings: Item, callee: Item, known: Known) -> Iterator[st
 
 def passing(path: str, settings: Item, callee: Item) -> Iterator[str]:
     """What a route does to requests that pass: headers and faults."""
+    rewritable = "host_rewrite" in settings
     for key in ("request_headers", "response_headers"):
         for kind in ("set", "add", "remove"):
             for name in (settings.get(key) or {}).get(kind, []):
                 if name.lower() == "host":
-                    yield f"{path}.{key}.{kind}: 'host' is not changed like a header; give host_rewrite"
+                    remedy = "give host_rewrite" if rewritable and key == "request_headers" else "remove it"
+                    yield f"{path}.{key}.{kind}: 'host' is not changed like a header; {remedy}"
     fault = settings.get("fault")
     if not fault:
         return
@@ -179,8 +182,16 @@ def _connection(path: str, settings: Item, callee: Item) -> Iterator[str]:
         if (settings["connection"] or {}).get(key) is not None:
             remedy = "give the upstream an idle_timeout" if key == "idle_timeout" else "remove it"
             yield f"{path}.connection.{key}: has no meaning for {callee['protocol']}; {remedy}"
-    if settings["outlier_detection"] and settings["outlier_detection"]["errors"]:
-        yield f"{path}.outlier_detection.errors: {callee['protocol']} has no statuses; remove it"
+
+
+def _outliers(path: str, outliers: Item | None, callee: Item) -> Iterator[str]:
+    if not outliers:
+        return
+    base, longest = outliers["base_ejection_time"], outliers["max_ejection_time"]
+    if seconds(longest) < seconds(base):
+        yield f"{path}.max_ejection_time: {longest} is below base_ejection_time, {base}; give at least that"
+    if outliers["errors"] and not services.is_http(callee):
+        yield f"{path}.errors: {callee['protocol']} has no statuses; remove it"
 
 
 def _zones(path: str, settings: Item, callee: Item, caller: Item, mesh: Item) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.sidecar.mesh.plugins.module_utils import references_edges as edges
 from ansible_collections.sidecar.mesh.plugins.module_utils import references_parts as parts
 from ansible_collections.sidecar.mesh.plugins.module_utils import services as kinds
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema_edge import SERVICE_POLICY
 
 Item = dict[str, Any]
 Known = dict[str, Any]
@@ -25,8 +26,9 @@ def front_proxy(path: str, front: Item, known: Known, mesh: Item) -> Iterator[st
         yield from _listener(f"{path}.listeners[{index}]", listener, known, mesh)
     yield from _routes(path, front, known)
     yield from parts.repeated(f"{path}.upstreams", [item["service"] for item in front["upstreams"]], ".service")
+    called = dict.fromkeys(kinds.front_services(front))
     for index, upstream in enumerate(front["upstreams"]):
-        yield from _upstream(f"{path}.upstreams[{index}]", upstream, front, known, mesh)
+        yield from _upstream(f"{path}.upstreams[{index}]", upstream, called, front, known, mesh)
     yield from _zones(path, front, known, mesh)
 
 
@@ -105,13 +107,14 @@ def _routes(path: str, front: Item, known: Known) -> Iterator[str]:
         yield f"{path}.routes: is empty; give at least one, such as {{prefix: /, service: {next(iter(known), 'name')}}}"
     yield from _domains(path, front)
     yield from parts.repeated(f"{path}.virtual_hosts", [host["name"] for host in front["virtual_hosts"]], ".name")
+    own = {upstream["service"]: upstream for upstream in front["upstreams"]}
     for routes_path, routes in lists:
         yield from parts.reachable(routes_path, routes)
         for index, route in enumerate(routes):
-            yield from _route(f"{routes_path}[{index}]", route, front, known)
+            yield from _route(f"{routes_path}[{index}]", route, own.get(route["service"]), known)
 
 
-def _route(path: str, route: Item, front: Item, known: Known) -> Iterator[str]:
+def _route(path: str, route: Item, own: Item | None, known: Known) -> Iterator[str]:
     yield from parts.known_service(path, route["service"], known)
     callee = known.get(route["service"])
     if callee is None:
@@ -120,7 +123,6 @@ def _route(path: str, route: Item, front: Item, known: Known) -> Iterator[str]:
         protocol = callee["protocol"]
         yield f"{path}.service: {callee['name']!r} has protocol {protocol}; give it a {protocol} listener, not a route"
         return
-    own = next((item for item in front["upstreams"] if item["service"] == route["service"]), None)
     idempotent = route["idempotent"] if route["idempotent"] is not None else own and own["idempotent"]
     yield from edges.policy(path, {**route, "idempotent": idempotent}, callee, known)
 
@@ -138,24 +140,32 @@ def _domains(path: str, front: Item) -> Iterator[str]:
             owners.setdefault(domain.lower(), f"{domains}[{position}]")
 
 
-def _upstream(path: str, upstream: Item, front: Item, known: Known, mesh: Item) -> Iterator[str]:
+def _upstream(
+    path: str, upstream: Item, called: dict[str, None], front: Item, known: Known, mesh: Item
+) -> Iterator[str]:
     name = upstream["service"]
     yield from parts.known_service(path, name, known)
-    called = kinds.front_services(front)
-    answering = {
-        service["name"]
-        for other in called
-        if known.get(other) is not None
-        for service in parts.answering(known[other], known)
-    }
-    if name in known and name not in called and name not in answering:
-        yield f"{path}.service: {name!r} is in no route and no listener of this front proxy; remove the entry"
+    if name in known and name not in called:
+        yield from _version(path, upstream, called, known)
     callee = known.get(name)
     if callee is None:
         return
     yield from edges.policy(path, upstream, callee, known)
     for target in parts.answering(callee, known):
         yield from edges.edge(path, upstream, target, front, mesh)
+
+
+def _version(path: str, upstream: Item, called: dict[str, None], known: Known) -> Iterator[str]:
+    """A service that no route names may be a version of one; what requests are told is then said of that one."""
+    name = upstream["service"]
+    callees = [known[other] for other in called if known.get(other) is not None]
+    owner = next((callee for callee in callees if name in [item["service"] for item in callee["versions"] or []]), None)
+    if owner is None:
+        yield f"{path}.service: {name!r} is in no route and no listener of this front proxy; remove the entry"
+        return
+    for key in SERVICE_POLICY:
+        if upstream[key] is not None:
+            yield f"{path}.{key}: has no effect; requests reach {name!r} through {owner['name']!r}; give it there"
 
 
 def _zones(path: str, front: Item, known: Known, mesh: Item) -> Iterator[str]:

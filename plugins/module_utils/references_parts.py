@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils.check import words
@@ -44,12 +45,31 @@ def idle_patches(path: str, item: Item, idle: dict[str, str]) -> Iterator[str]:
 
 
 def reachable(path: str, routes: list[Item]) -> Iterator[str]:
+    """Routes in order, none of which may be hidden by one before it."""
+    earlier: dict[tuple[str, str], list[int]] = {}
     for index, route in enumerate(routes):
         yield from match(f"{path}[{index}]", route, path_needed=True)
-        for earlier in range(index):
-            if covers(routes[earlier], route):
-                yield f"{path}[{index}]: is never reached; {path}[{earlier}] matches all of it; put it before that one"
+        near = sorted(position for place in _covering_places(route) for position in earlier.get(place, ()))
+        for position in near:
+            if covers(routes[position], route):
+                yield f"{path}[{index}]: is never reached; {path}[{position}] matches all of it; put it before that one"
                 break
+        for place in _places(route):
+            earlier.setdefault(place, []).append(index)
+
+
+def _places(match: Item) -> Iterator[tuple[str, str]]:
+    """Where a match is found again without a look at all others, which would take long for thousands."""
+    return ((key, match[key]) for key in PATHS if match[key] is not None)
+
+
+def _covering_places(match: Item) -> Iterator[tuple[str, str]]:
+    """Where a match that covers this one can be: one of the same path, or of a prefix of it."""
+    text = f"/{match['grpc']}/" if match["grpc"] else match["prefix"] or match["path"] or ""
+    prefixes = {"/", *(text[:length] for length in range(len(text) + 1))}
+    return chain(
+        (place for place in _places(match) if place[0] != "prefix"), (("prefix", prefix) for prefix in prefixes)
+    )
 
 
 def match(path: str, settings: Item, path_needed: bool) -> Iterator[str]:

@@ -40,7 +40,7 @@ def routes(asked: Item, callee: Item, settings: Item, own: Item | None, world: I
 
     ``settings``: the route or upstream; ``own``: what the caller says of the service whatever the route.
     """
-    shared = {
+    shared: Item = {
         "hash_on": _hashing(callee, own, world),
         "policy": _policy(settings, own, callee, world),
         "websocket": any(service["websocket"] for service in services.answering(callee, world["services"])),
@@ -53,7 +53,12 @@ def routes(asked: Item, callee: Item, settings: Item, own: Item | None, world: I
     if cookie:
         claims += [(name, [_cookie(cookie, name)]) for name, _weight in weights]
     claimed = [
-        {**shared, "match": {**asked, "headers": [*asked["headers"], *claim]}, **_shares([(name, 1)], world)}
+        {
+            **shared,
+            "policy": _without_copies_to(name, shared["policy"]),
+            "match": {**asked, "headers": [*asked["headers"], *claim]},
+            **_shares([(name, 1)], world),
+        }
         for name, claim in claims
     ]
     rest = {**shared, "match": asked, **_shares(weights or [(callee["name"], 1)], world)}
@@ -187,6 +192,11 @@ def _policy(settings: Item, own: Item | None, callee: Item, world: Item) -> Item
     }
 
 
+def _without_copies_to(name: str, policy: Item) -> Item:
+    """Who gets a request needs no copy of it."""
+    return {**policy, "mirror": None} if policy["mirror"] and policy["mirror"]["service"] == name else policy
+
+
 def retries(settings: Item | None, idempotent: bool, *, grpc: bool) -> Item | None:
     """How often a request is tried again, and when."""
     settings = settings or {}
@@ -205,5 +215,6 @@ def retries(settings: Item | None, idempotent: bool, *, grpc: bool) -> Item | No
         "per_try_idle_timeout": settings.get("per_try_idle_timeout"),
         "backoff": settings.get("backoff"),
         "previous_hosts": settings.get("previous_hosts", True),
-        "hedge": settings.get("hedge", False),
+        # A route that is not idempotent may have the retries of a service that else is.
+        "hedge": idempotent and settings.get("hedge", False),
     }

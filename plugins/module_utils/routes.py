@@ -206,7 +206,7 @@ def _headers(way: str, headers: dict[str, Any] | None) -> Config:
     values = [
         {"header": {"key": name, "value": value}, "append_action": action}
         for kind, action in (("set", "OVERWRITE_IF_EXISTS_OR_ADD"), ("add", "APPEND_IF_EXISTS_OR_ADD"))
-        for name, value in headers[kind].items()
+        for name, value in sorted(headers[kind].items())
     ]
     return present({f"{way}_headers_to_add": values, f"{way}_headers_to_remove": headers["remove"]})
 

@@ -163,7 +163,7 @@ SERVICE: Field = {
         },
         "host": {
             "type": "str",
-            "pattern": "server_name",
+            "pattern": "host_name",
             "example": "api.example.com",
             "description": (
                 "DNS name of a service that runs elsewhere, outside the mesh. It is then only called, never deployed; "
@@ -177,7 +177,7 @@ SERVICE: Field = {
             "fields": {
                 "server_name": {
                     "type": "str",
-                    "pattern": "server_name",
+                    "pattern": "host_name",
                     "description": (
                         "Name that is asked for (SNI) and that its certificate must have; O(host) if not given."
                     ),
@@ -193,7 +193,10 @@ SERVICE: Field = {
                 "client_certificate": {
                     "type": "str",
                     "pattern": "dns_label",
-                    "description": "Name of the Secret with the certificate that the proxy shows.",
+                    "description": (
+                        "Name of the Secret with the certificate that the proxy shows; on engine V(local) of a folder "
+                        "in C(certificates) of the mesh, which is yours to fill."
+                    ),
                 },
             },
         },
@@ -425,6 +428,7 @@ DNS: Field = {
     "fields": {
         "refresh_rate": {
             "type": "duration",
+            "minimum": 0.01,
             "default": "5s",
             "description": (
                 "Time between two questions. With O(jitter), the longest a new replica waits for its first request."
@@ -447,7 +451,10 @@ DNS: Field = {
                 },
             },
             "default": [],
-            "description": "DNS servers to ask instead of the system's; engine V(local) sets its own.",
+            "description": (
+                "DNS servers to ask instead of the system's. On engine V(local) names of the mesh are asked of its own "
+                "server all the same."
+            ),
         },
     },
 }
@@ -460,7 +467,7 @@ TRACING: Field = {
     "fields": {
         "host": {
             "type": "str",
-            "pattern": "dns_domain",
+            "pattern": "host_or_ip",
             "required": True,
             "description": "The collector's DNS name or IP address.",
         },
@@ -475,7 +482,8 @@ TRACING: Field = {
             **PERCENT,
             "default": 100,
             "description": (
-                "Share of the requests, in percent, where a trace begins; who is called follows its caller's choice."
+                "Share of the traces that are begun, in percent. Who is called follows its caller's choice, and a "
+                "front proxy its clients'."
             ),
         },
     },
@@ -509,8 +517,8 @@ MESH: Fields = {
         "choices": ("kubernetes", "local"),
         "default": "kubernetes",
         "description": (
-            "Where the mesh runs. On V(local) every port below 1024 is raised by 8000: 80 becomes 8080, 443 becomes "
-            "8443."
+            "Where the mesh runs. On V(local) every port below 1024 of what runs here is raised by 8000: 80 becomes "
+            "8080, 443 becomes 8443."
         ),
     },
     "namespace": {

@@ -62,13 +62,24 @@ HEALTH_CHECK: Field = {
             "default": "",
             "description": "Service name in the question with O(type=grpc); empty asks for the server as a whole.",
         },
-        "interval": {"type": "duration", "default": "10s", "description": "Time between two questions to one replica."},
+        "interval": {
+            "type": "duration",
+            "minimum": 0.001,
+            "default": "10s",
+            "description": "Time between two questions to one replica.",
+        },
         "unhealthy_interval": {
             "type": "duration",
+            "minimum": 0.001,
             "default": "2s",
             "description": "Time between two questions to a replica that is not healthy.",
         },
-        "timeout": {"type": "duration", "default": "1s", "description": "Time after which a question has failed."},
+        "timeout": {
+            "type": "duration",
+            "minimum": 0.001,
+            "default": "1s",
+            "description": "Time after which a question has failed.",
+        },
         "healthy_threshold": {
             **COUNT,
             "default": 2,
@@ -115,16 +126,23 @@ CONNECTION: Field = {
                 "time": {
                     "type": "duration",
                     "minimum": 1,
+                    "maximum": 32767,
                     "default": "30s",
                     "description": "Idle time before the first probe.",
                 },
                 "interval": {
                     "type": "duration",
                     "minimum": 1,
+                    "maximum": 32767,
                     "default": "10s",
                     "description": "Time between two probes.",
                 },
-                "probes": {**COUNT, "default": 3, "description": "Unanswered probes after which it is dead."},
+                "probes": {
+                    **COUNT,
+                    "maximum": 127,
+                    "default": 3,
+                    "description": "Unanswered probes after which it is dead.",
+                },
             },
         },
         "tcp_user_timeout": {
@@ -340,7 +358,7 @@ MATCH: Fields = {
             "fields": {
                 "name": {"type": "str", "pattern": "header", "required": True, "description": "The header's name."},
                 "exact": {"type": "str", "description": "Its whole value."},
-                "prefix": {"type": "str", "description": "The start of its value."},
+                "prefix": {"type": "str", "pattern": "line", "description": "The start of its value."},
                 "regex": {"type": "str", "description": "A regular expression (RE2) for its whole value."},
                 "present": {"type": "bool", "description": "That it is there (V(true)) or is not (V(false))."},
             },

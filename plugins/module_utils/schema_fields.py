@@ -6,7 +6,7 @@
 A field has ``type``, ``description`` and, where they apply:
 
 * ``default`` (filled in when absent), ``required``
-* ``choices``, ``minimum``, ``maximum``, ``pattern`` (a key of PATTERNS)
+* ``choices``, ``minimum``, ``maximum`` (of a duration in seconds), ``pattern`` (a key of PATTERNS)
 * ``fields`` of a dict, ``items`` of a list or of a map's values, ``keys`` (a pattern) of a map
 * ``shorthand``: the key that a bare value of a dict stands for (``retries: 2`` is ``retries: {count: 2}``)
 * ``example`` for the reference
@@ -26,8 +26,9 @@ Fields = dict[str, Field]
 _OPERATORS = (
     r"DOWNSTREAM_REMOTE_ADDRESS|DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT|DOWNSTREAM_LOCAL_ADDRESS|DOWNSTREAM_TLS_VERSION|"
     r"UPSTREAM_CLUSTER|UPSTREAM_HOST|UPSTREAM_REMOTE_ADDRESS|HOSTNAME|PROTOCOL|RESPONSE_CODE|RESPONSE_FLAGS|START_TIME|"
-    r"REQ\([\w:?-]+\)|RESP\([\w:?-]+\)"
+    r"(REQ|RESP)\(:?[\w-]+(\?:?[\w-]+)?\)(:[0-9]{1,4})?"
 )
+_BYTE = r"(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
 
 # Pattern name: (regular expression, what it allows in words).
 PATTERNS: dict[str, tuple[str, str]] = {
@@ -40,13 +41,22 @@ PATTERNS: dict[str, tuple[str, str]] = {
         r"(\*\.)?[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*",
         "a lower-case DNS name, or '*.' and one",
     ),
+    "host_name": (
+        r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z]([-a-z0-9]{0,61}[a-z0-9])?",
+        "a lower-case DNS name, no IP address",
+    ),
+    "host_or_ip": (
+        rf"([a-z0-9]([-a-z0-9]{{0,61}}[a-z0-9])?\.)*[a-z]([-a-z0-9]{{0,61}}[a-z0-9])?|{_BYTE}(\.{_BYTE}){{3}}",
+        "a lower-case DNS name or an IPv4 address",
+    ),
     "ip": (r"[0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f.]{0,15}){2,8}", "an IP address"),
-    "path": (r"/\S*", "a path starting with '/'"),
+    "path": (r"/[^\s\x00-\x1f\x7f]*", "a path starting with '/', without spaces"),
+    "line": (r"[^\x00-\x1f\x7f]+", "text on one line, not empty"),
     "grpc": (r"[A-Za-z_][\w.]*(/[A-Za-z_]\w*)?", "package.Service or package.Service/Method"),
     "header": (r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "an HTTP header name"),
     "plain_header": (r"[A-Za-z0-9][A-Za-z0-9_.-]*", "a header name of letters, digits, '-', '_' and '.'; not Host"),
     "header_value": (
-        rf"([^%\x00-\x1f\x7f]|%%|%({_OPERATORS})(:[0-9]+)?%)+",
+        rf"([^%\x00-\x1f\x7f]|%%|%({_OPERATORS})%)+",
         (
             "text without line ends, in which %% is a percent sign and %NAME% what Envoy knows, such as "
             "%PROTOCOL% or %REQ(x-user)%"

@@ -86,7 +86,7 @@ OVERLOAD: Field = {
             "default": "1Gi",
             "description": (
                 "Memory for Envoy's own heap. At 95 % it gives unused memory back, at 98 % it answers new requests "
-                "with 503. Below the memory limit of the container."
+                "with 503, probes of O(health_path) too. Below the memory limit of the container."
             ),
         },
         "max_connections": {
@@ -152,7 +152,9 @@ HTTP: Field = {
         "idle_timeout": {
             "type": "duration",
             "default": "1h",
-            "description": "Time after which a connection without requests is closed; V(0) is no limit.",
+            "description": (
+                "Time after which a connection without requests is closed, a few seconds later; V(0) is no limit."
+            ),
         },
         "max_connection_duration": {
             "type": "duration",
@@ -217,7 +219,7 @@ ENVOY: Fields = {
         "default": "[%Y-%m-%d %T.%e][%t][%l][%n] %v",
         "description": "Format of Envoy's own log (spdlog).",
     },
-    "concurrency": {"type": "int", "minimum": 1, "default": 1, "description": "Worker threads."},
+    "concurrency": {"type": "int", "minimum": 1, "maximum": 1024, "default": 1, "description": "Worker threads."},
     "drain_time": {
         "type": "duration",
         "default": "20s",

@@ -48,7 +48,7 @@ def _services(model: Item) -> Iterator[list[str]]:
             service["name"],
             service["protocol"],
             str(service["replicas"]) if services.runs_here(service) else "-",
-            str(services.port(service)),
+            "-" if service["versions"] else str(services.port(service)),
             ", ".join(calls) or "-",
             " ".join(addresses) or "-",
         ]

@@ -41,7 +41,8 @@ def seconds(value: Any) -> float:
     Raises ValueError for anything else.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        number = float(value)
+        # A larger whole number is none that float() takes.
+        number = float(value) if abs(value) <= _LONGEST_SECONDS else math.nan
     else:
         match = _DURATION.fullmatch(value) if isinstance(value, str) else None
         number = float(match[1]) * _UNITS[match[2]] if match else math.nan

@@ -18,6 +18,7 @@ import socketserver
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.local import DNS_PORT
 from ansible_collections.sidecar.mesh.plugins.module_utils.local_plan import zone
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 from ansible_collections.sidecar.mesh.plugins.module_utils.validate import Envoy
+from behaviour.certificates import Authority
 from behaviour.machine import BIN, ROOT, wait_until
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -317,6 +319,29 @@ def _serve_tcp(address: str, port: int, application: Application) -> Callable[[]
     return stop
 
 
+def _serve_tls(address: str, port: int, application: Application) -> Callable[[], None]:
+    """Shakes hands with a certificate that has its name, and answers like the server of TCP."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.TemporaryDirectory() as folder:
+        Authority(Path(folder), "application").issue(Path(folder), application.name)
+        context.load_cert_chain(Path(folder) / "tls.crt", Path(folder) / "tls.key")
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError), context.wrap_socket(self.request, server_side=True) as connection:
+                while data := connection.recv(1024):
+                    connection.sendall(f"{application.name}:".encode() + data)
+
+    server = _TcpServer((address, port), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+
+    return stop
+
+
 def _serve_grpc(address: str, port: int, application: Application) -> Callable[[], None]:
     """api.Echo/Echo, api.Echo/Fail and the health service, on bytes."""
 
@@ -350,7 +375,7 @@ def _serve_grpc(address: str, port: int, application: Application) -> Callable[[
 def serve(protocol: str, address: str, port: int, name: str) -> Application:
     """An application that answers now, and until it is stopped."""
     application = Application(name)
-    server = {"http": _serve_http, "grpc": _serve_grpc, "tcp": _serve_tcp}[protocol]
+    server = {"http": _serve_http, "grpc": _serve_grpc, "tcp": _serve_tcp, "tls": _serve_tls}[protocol]
     application.stop = server(address, port, application)
     return application
 
@@ -368,7 +393,7 @@ class Mesh:
         """``inventory``: YAML, or JSON, with services, front_proxies and settings; FRONT, FRONT2 … are free ports."""
         self.folder = folder
         self.name = f"edges-{secrets.token_hex(4)}"
-        self.ports = {f"FRONT{number}": free_port() for number in ("", 2, 3, 4)}
+        self.ports = {f"FRONT{number}": free_port() for number in ("", 2, 3, 4, 5, 6)}
         self.applications: dict[str, Application] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.model = self._built(inventory)

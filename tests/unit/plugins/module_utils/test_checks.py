@@ -12,9 +12,12 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelErr
 PATHS = {"logs": "/logs", "applications": "/apps", "grpcurl": "/bin/grpcurl"}
 INVENTORY = """
 services: [{name: echo, command: [x], port: 8081, protocol: grpc, replicas: 2}]
-fronts: [{name: edge, replicas: 2, listeners: [{port: 443}], routes: [{prefix: /, service: echo}], admin_port: 9902}]
+fronts: [{name: edge, replicas: 2, listeners: [{port: 443}], routes: [{prefix: /, service: echo}], admin_port: 9903}]
 settings: {engine: local}
 """
+
+
+VERSIONS = {"one": 9, "two": 1, "asked": 0}
 
 
 def model() -> dict[str, Any]:
@@ -67,11 +70,27 @@ def test_a_grpc_call_that_asks_for_everything() -> None:
                 {"workload": "echo", "files": ["/logs/echo-1.sidecar.log", "/logs/echo-2.sidecar.log"]},
             ],
             "healthy": [
-                {"proxy": name, "admin": f"{address[name]}:9902", "cluster": "echo", "members": 2}
+                {"proxy": name, "admin": f"{address[name]}:9903", "cluster": "echo", "members": 2}
                 for name in ("edge-1", "edge-2")
             ],
         }
     ]
+
+
+def test_all_versions_answer_that_share_the_requests() -> None:
+    services = [
+        {
+            "name": "v",
+            "port": 80,
+            "versions": [{"service": name, "weight": weight} for name, weight in VERSIONS.items()],
+        },
+        *({"name": name, "port": 8081, "command": ["x"], "replicas": 2} for name in VERSIONS),
+    ]
+    front = {"name": "f", "listeners": [{"port": 80}], "routes": [{"prefix": "/", "service": "v"}]}
+    check = {"name": "n", "url": "http://localhost/", "service": "v", "front": "f"}
+    (probe,) = probes(build_model(services, [front], {"engine": "local"}), [check], PATHS)
+    assert probe["hostnames"] == ["one-1", "one-2", "two-1", "two-2"]
+    assert [(item["cluster"], item["members"]) for item in probe["healthy"]] == [("one", 2), ("two", 2)]
 
 
 def test_a_grpc_call_without_tls() -> None:
