@@ -335,10 +335,14 @@ services:
     replicas: 5
     sidecar: false
     discovery: static
-    outlier_detection: {consecutive_5xx: 3, base_ejection_time: 600ms, interval: 100ms, max_ejection_time: 600ms}
+    outlier_detection: {consecutive_5xx: 3, base_ejection_time: 600ms, interval: 100ms}
+  - name: capped
+    <<: *five
+    outlier_detection: {consecutive_5xx: 1, base_ejection_time: 1s, interval: 500ms, max_ejection_time: 1s}
   - {<<: *five, name: gateway, outlier_detection: {consecutive_gateway_failure: 3}}
   - {<<: *five, name: local, outlier_detection: {consecutive_local_origin_failure: 3}}
   - {<<: *five, name: kept, outlier_detection: false}
+  - {<<: *five, name: repeatable, outlier_detection: null}
   - {<<: *five, name: most, outlier_detection: {consecutive_5xx: 1, max_ejection_percent: 40}}
   - {<<: *five, name: rate, outlier_detection: {success_rate: {request_volume: 5}, errors: [429]}}
   - {<<: *five, name: rate-5xx, outlier_detection: {success_rate: {request_volume: 5}}}
@@ -354,9 +358,11 @@ front_proxies:
     listeners: [{port: FRONT}]
     routes:
       - {prefix: /any-5xx, service: any-5xx}
+      - {prefix: /capped, service: capped}
       - {prefix: /gateway, service: gateway}
       - {prefix: /local, service: local, retries: 0}
       - {prefix: /kept, service: kept, idempotent: true, retries: 0}
+      - {prefix: /repeatable, service: repeatable, idempotent: true, retries: 0}
       - {prefix: /most, service: most}
       - {prefix: /rate/, service: rate}
       - {prefix: /rate-5xx/, service: rate-5xx}
@@ -377,18 +383,20 @@ def outliers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
 def test_answers_5xx_in_a_row_take_a_replica_out_of_use_until_it_may_return(outliers: Mesh) -> None:
     ill = outliers.applications["any-5xx-2"]
 
-    def nobody_is_out() -> bool:
-        return not outliers.stat("front-1", "cluster.any-5xx.outlier_detection.ejections_active")
+    def nobody_is_out(service: str) -> Callable[[], bool]:
+        return lambda: not outliers.stat("front-1", f"cluster.{service}.outlier_detection.ejections_active")
 
     ill.answer = lambda _rest: 500
     assert statuses(outliers.front(), 40, "/any-5xx") == {200: 37, 500: 3}
-    for again in (False, True):
-        ill.answer = lambda _rest: 500
-        wait_until(lambda: statuses(outliers.front(), 5, "/any-5xx") and not nobody_is_out(), "it is out of use")
-        ill.answer = lambda _rest: 200
-        # Without a longest time it would be twice as long when it fails again.
-        assert 0.3 < seconds(lambda: wait_until(nobody_is_out, "it may return")) < 1, again
+    ill.answer = lambda _rest: 200
+    assert 0.3 < seconds(lambda: wait_until(nobody_is_out("any-5xx"), "it may return")) < 1
     wait_until(lambda: ill.name in names(outliers.front(), 5, "/any-5xx"), "it is used again")
+
+    # The second time would be twice as long.
+    outliers.applications["capped-2"].answer = lambda _rest: 500
+    times = "cluster.capped.outlier_detection.ejections_enforced_total"
+    wait_until(lambda: names(outliers.front(), 5, "/capped") and outliers.stat("front-1", times) == 2, "twice")
+    assert seconds(lambda: wait_until(nobody_is_out("capped"), "it may return")) < 1.8
 
 
 def test_gateway_failures_count_apart_from_other_errors(outliers: Mesh) -> None:
@@ -402,7 +410,10 @@ def test_gateway_failures_count_apart_from_other_errors(outliers: Mesh) -> None:
 def test_connections_that_fail_take_a_replica_out_of_use(outliers: Mesh) -> None:
     outliers.applications["local-2"].stop()
     outliers.applications["kept-2"].stop()
+    outliers.applications["repeatable-2"].stop()
     assert statuses(outliers.front(), 40, "/local") == {200: 37, 503: 3}
+    # By default, where requests may be repeated.
+    assert statuses(outliers.front(), 40, "/repeatable") == {200: 38, 503: 2}
     assert statuses(outliers.front(), 40, "/kept") == {200: 32, 503: 8}
 
 
