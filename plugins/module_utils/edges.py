@@ -15,7 +15,7 @@ from typing import Any
 from ansible_collections.sidecar.mesh.plugins.module_utils import names, services
 from ansible_collections.sidecar.mesh.plugins.module_utils.check import check
 from ansible_collections.sidecar.mesh.plugins.module_utils.local import DNS_PORT, dns_address
-from ansible_collections.sidecar.mesh.plugins.module_utils.schema_edge import EDGE
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema_edge import EDGE, SLOW_STARTING_POLICIES
 
 Item = dict[str, Any]
 
@@ -44,6 +44,8 @@ def edge(callee: Item, settings: Item | None, world: Item, *, idempotent: bool =
         "outlier_detection": _outliers(chosen["outlier_detection"], idempotent),
         "circuit_breakers": _limits(chosen["circuit_breakers"], callee),
         "health_check": health_check(chosen["health_check"], callee["protocol"]),
+        # A caller may choose otherwise than a service that starts slowly.
+        "slow_start": chosen["slow_start"] if chosen["lb_policy"] in SLOW_STARTING_POLICIES else None,
         "zone_aware": chosen["zone_aware"] or None,
         "hostname": callee["host"] or names.dns_name(callee["name"], mesh["namespace"], mesh["domain"]),
         "port": services.port(callee),

@@ -140,6 +140,11 @@ def test_what_the_caller_says_goes_before_what_the_service_says(key: str, caller
     assert edge(f"{key}: {callers}", f"{key}: {services}")[key] == alone
 
 
+@pytest.mark.parametrize(("policy", "starts"), [("random", False), ("least_request", True)])
+def test_a_caller_that_chooses_otherwise_knows_no_slow_start(policy: str, starts: bool) -> None:
+    assert bool(edge(f"lb_policy: {policy}", "slow_start: 1s")["slow_start"]) is starts
+
+
 @pytest.mark.parametrize(
     ("upstream", "callee", "timeout", "outliers"),
     [
