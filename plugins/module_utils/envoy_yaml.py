@@ -73,39 +73,47 @@ def dump(data: Any) -> str:
 
 def _write(data: Any, lead: str, line: str, out: list[str]) -> None:
     """A dict or a list with items. ``lead`` stands before its first line, ``line`` (line end, indent) before others."""
-    deeper = f"{line}  "
-    if isinstance(data, dict):
-        heads = _heads(tuple(data))
-        if heads is None:
-            out.append(lead + _by_pyyaml(data).replace("\n  ", line))
-            return
-        for key, head in heads:
-            value = data[key]
-            kind = type(value)
-            # The four that make nearly all of a config, without a call for each.
-            if kind is str:
-                text = _scalar(value)
-                out.append(f"{lead}{head} {text.replace(_INDENTED, deeper) if _INDENTED in text else text}")
-            elif kind is dict and value:
-                out.append(lead + head)
-                _write(value, deeper, deeper, out)
-            elif kind is list and value:
-                # A list inside a dict is not indented.
-                out.append(lead + head)
-                _write(value, line, line, out)
-            elif kind is int:
-                out.append(f"{lead}{head} {value}")
-            else:
-                _write_other(value, lead + head, line, out)
-            lead = line
-    else:
+    deeper, append = f"{line}  ", out.append
+    if not isinstance(data, dict):
         for item in data:
-            text = _inline(item, line)
-            if text:
-                out.append(f"{lead}- {text}")
-            else:
+            if type(item) is dict and item:
                 _write(item, f"{lead}- ", deeper, out)
+            else:
+                _write_item(item, f"{lead}- ", line, out)
             lead = line
+        return
+    heads = _heads(tuple(data))
+    if heads is None:
+        append(lead + _by_pyyaml(data).replace(_INDENTED, line))
+        return
+    for key, head in heads:
+        value = data[key]
+        kind = type(value)
+        # The kinds that make nearly all of a config, without a call for each.
+        if kind is str:
+            text = _scalar(value)
+            append(f"{lead}{head} {text.replace(_INDENTED, deeper) if _INDENTED in text else text}")
+        elif kind is dict and value:
+            append(lead + head)
+            _write(value, deeper, deeper, out)
+        elif kind is list and value:
+            # A list inside a dict is not indented.
+            append(lead + head)
+            _write(value, line, line, out)
+        elif kind is int:
+            append(f"{lead}{head} {value}")
+        else:
+            _write_other(value, lead + head, line, out)
+        lead = line
+
+
+def _write_item(item: Any, lead: str, line: str, out: list[str]) -> None:
+    """An item of a list behind its dash."""
+    text = _inline(item, line)
+    if text:
+        out.append(lead + text)
+    else:
+        _write(item, lead, f"{line}  ", out)
 
 
 def _write_other(value: Any, head: str, line: str, out: list[str]) -> None:
