@@ -408,18 +408,26 @@ front_proxies:
   - name: front
     listeners: [{port: FRONT}, {port: FRONT2, tls: served}]
     routes: [{prefix: /out, service: out}, {prefix: /, service: web}]
-settings: {ca_file: AUTHORITY}
+  - {name: moved, listeners: [{port: FRONT3}], routes: [{prefix: /, service: web}], metrics: {port: 9100}}
+  - {name: dark, listeners: [{port: FRONT4}], routes: [{prefix: /, service: web}], metrics: false}
+settings: {ca_file: AUTHORITY, stats: {also: [upstream_cx_length_ms]}}
 """
 
 
 def test_metrics_of_the_documentation_are_there(tmp_path: Path) -> None:
-    """Those that users copy, on a mesh that keeps what it keeps by default."""
+    """Those that users copy, on a mesh that keeps what it keeps by default, and one more."""
     named = set(re.findall(r"\benvoy_[a-z0-9_]+(?=[\[{ `])", (ROOT / "docs" / "observing.md").read_text()))
     authority = Authority(tmp_path, "authority")
     authority.issue(tmp_path / "certificates" / "served", "served", "localhost")
     with running(tmp_path, WATCHED.replace("AUTHORITY", str(authority.path))) as mesh:
         assert [get(mesh.front(), path).status for path in ("/", "/out")] == [200, 503]
         page = fetch(mesh.at("front-1", 9902), "/stats/prometheus")[1]
+        assert fetch(mesh.at("moved-1", 9100), "/stats/prometheus")[0] == 200
+        for gone in (mesh.at("moved-1", 9902), mesh.at("dark-1", 9902)):
+            with pytest.raises(ConnectionRefusedError):
+                fetch(gone, "/stats/prometheus")
     shown = set(re.findall(r"^(\w+)\{", page, re.MULTILINE))
     assert len(named) > 15
     assert named - shown == set()
+    assert "envoy_cluster_upstream_cx_length_ms_bucket" in shown
+    assert "envoy_cluster_upstream_cx_destroy" not in shown
