@@ -178,7 +178,8 @@ def test_a_wrong_inventory_writes_nothing_and_names_every_mistake(render: Render
     assert code != 0
     assert result["msg"] == (
         "The mesh inventory has 2 problems:\n"
-        "  mesh_services[0].protocol: 'htttp' is not allowed; give http, http2, grpc or tcp, did you mean 'http'?\n"
+        "  mesh_services[0].protocol: 'htttp' is not allowed; give http, http2, grpc, tcp or tls, "
+        "did you mean 'http'?\n"
         "  mesh_services[1].upstreams[0].service: 'male' is not in mesh_services (known: mail, shop, stock)"
     )
     assert render.files() == before
