@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import services
-from ansible_collections.sidecar.mesh.plugins.module_utils.edges import patch
+from ansible_collections.sidecar.mesh.plugins.module_utils.edges import health_check, patch
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema_edge import POLICY, STATUS_CONDITION
 
 Item = dict[str, Any]
@@ -122,12 +122,12 @@ def match(settings: Item) -> Item:
 EVERYTHING: Item = {"prefix": "/", "headers": [], "grpc": False}
 
 
-def health_path(health_check: Item | None, protocol: str) -> str | None:
+def health_path(settings: Item | None, protocol: str) -> str | None:
     """Path of the question that callers ask; None where it is no request."""
-    kind = health_check and (health_check["type"] or {"http2": "http"}.get(protocol, protocol))
-    if kind == "grpc":
+    check = health_check(settings, protocol) or {"type": None}
+    if check["type"] == "grpc":
         return "/grpc.health.v1.Health/Check"
-    return health_check["path"].partition("?")[0] if health_check and kind == "http" else None
+    return check["path"].partition("?")[0] if check["type"] == "http" else None
 
 
 def connects(settings: Iterable[Item | None]) -> Item:

@@ -63,6 +63,15 @@ UPSTREAM: Field = {
     },
 }
 
+ZONES: Field = {
+    "type": "list",
+    "items": ZONE,
+    "default": [],
+    "description": (
+        "Zones of the replicas on engine V(local), in turn. On Kubernetes a replica's zone is that of its node."
+    ),
+}
+
 SIDECAR: Field = {
     "type": "toggle",
     "default": {},
@@ -285,14 +294,7 @@ SERVICE: Field = {
             "example": {"cookie": "version"},
         },
         "mirror": MIRROR,
-        "zones": {
-            "type": "list",
-            "items": ZONE,
-            "default": [],
-            "description": (
-                "Zones of the replicas on engine V(local), in turn. On Kubernetes a replica's zone is that of its node."
-            ),
-        },
+        "zones": ZONES,
         "envoy_patch": patch(
             "listener",
             "http_connection_manager",
@@ -408,14 +410,7 @@ FRONT_PROXY: Field = {
                 },
             },
         },
-        "zones": {
-            "type": "list",
-            "items": ZONE,
-            "default": [],
-            "description": (
-                "Zones of the replicas on engine V(local), in turn. On Kubernetes a replica's zone is that of its node."
-            ),
-        },
+        "zones": ZONES,
         **ENVOY,
         "envoy_patch": patch("bootstrap"),
     },
