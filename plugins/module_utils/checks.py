@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import posixpath
+from collections.abc import Iterator
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils.check import check
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema import CHECKS
+from ansible_collections.sidecar.mesh.plugins.module_utils.services import runs_here
 
 Item = dict[str, Any]
 
@@ -26,11 +28,23 @@ def probes(model: Item, checks: list[Item], paths: Item) -> list[Item]:
             continue
         mentioned = [name for name in [item["service"], item["front"], *(item["passes"] or [])] if name]
         problems += [f"mesh_checks[{index}]: {name!r} is not in the mesh" for name in mentioned if name not in names]
+        problems += [f"mesh_checks[{index}].{problem}" for problem in _unprovable(model, item, names)]
         if (item["url"] is None) == (item["grpc"] is None):
             problems.append(f"mesh_checks[{index}]: give exactly one of url or grpc")
     if problems:
         raise ModelError(problems)
     return [_probe(model, item, paths) for item in known]
+
+
+def _unprovable(model: Item, item: Item, names: set[str]) -> Iterator[str]:
+    """What of a check could never come true, or would always."""
+    proxies = {proxy["workload"] for proxy in model["proxies"]}
+    for name in item["passes"] or []:
+        if name in names and name not in proxies:
+            yield f"passes: {name!r} has no proxy here, and so no access log; remove it"
+    here = {service["name"] for service in model["services"] if runs_here(service)}
+    if item["service"] in names and not here.intersection(_answering(model, item["service"])):
+        yield f"service: {item['service']!r} has no replicas here, which could all answer; remove it"
 
 
 def _probe(model: Item, item: Item, paths: Item) -> Item:

@@ -138,3 +138,20 @@ def test_mistakes(checks: Any, problems: list[str]) -> None:
     with pytest.raises(ModelError) as error:
         probes(model(), checks, PATHS)
     assert error.value.problems == problems
+
+
+def test_what_runs_elsewhere_proves_nothing() -> None:
+    services = [
+        {"name": "echo", "command": ["x"], "port": 8081, "sidecar": False},
+        {"name": "out", "port": 443, "host": "api.example.com"},
+        {"name": "some", "port": 8081, "versions": [{"service": "echo", "weight": 1}]},
+    ]
+    built = build_model(services, None, {"engine": "local"})
+    assert probes(built, [{"name": "n", "url": "u", "service": "some"}], PATHS)[0]["hostnames"] == ["echo-1"]
+    with pytest.raises(ModelError) as error:
+        probes(built, [{"name": "n", "url": "u", "service": "out", "passes": ["out", "echo"]}], PATHS)
+    assert error.value.problems == [
+        "mesh_checks[0].passes: 'out' has no proxy here, and so no access log; remove it",
+        "mesh_checks[0].passes: 'echo' has no proxy here, and so no access log; remove it",
+        "mesh_checks[0].service: 'out' has no replicas here, which could all answer; remove it",
+    ]
