@@ -76,7 +76,8 @@ def _write(data: Any, lead: str, line: str, out: list[str]) -> None:
     deeper, append = f"{line}  ", out.append
     if not isinstance(data, dict):
         for item in data:
-            if type(item) is dict and item:
+            kind = type(item)
+            if kind is dict and item:
                 _write(item, f"{lead}- ", deeper, out)
             else:
                 _write_item(item, f"{lead}- ", line, out)

@@ -26,7 +26,7 @@ Fields = dict[str, Field]
 _OPERATORS = (
     r"DOWNSTREAM_REMOTE_ADDRESS|DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT|DOWNSTREAM_LOCAL_ADDRESS|DOWNSTREAM_TLS_VERSION|"
     r"UPSTREAM_CLUSTER|UPSTREAM_HOST|UPSTREAM_REMOTE_ADDRESS|HOSTNAME|PROTOCOL|RESPONSE_CODE|RESPONSE_FLAGS|START_TIME|"
-    r"(REQ|RESP)\(:?[\w-]+(\?:?[\w-]+)?\)(:[0-9]{1,4})?"
+    r"(REQ|RESP)\(:?[A-Za-z0-9_-]+(\?:?[A-Za-z0-9_-]+)?\)(:[0-9]{1,4})?"
 )
 _BYTE = r"(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
 
@@ -52,7 +52,7 @@ PATTERNS: dict[str, tuple[str, str]] = {
     "ip": (r"[0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f.]{0,15}){2,8}", "an IP address"),
     "path": (r"/[^\s\x00-\x1f\x7f]*", "a path starting with '/', without spaces"),
     "line": (r"[^\x00-\x1f\x7f]+", "text on one line, not empty"),
-    "grpc": (r"[A-Za-z_][\w.]*(/[A-Za-z_]\w*)?", "package.Service or package.Service/Method"),
+    "grpc": (r"[A-Za-z_][A-Za-z0-9_.]*(/[A-Za-z_][A-Za-z0-9_]*)?", "package.Service or package.Service/Method"),
     "header": (r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "an HTTP header name"),
     "plain_header": (r"[A-Za-z0-9][A-Za-z0-9_.-]*", "a header name of letters, digits, '-', '_' and '.'; not Host"),
     "header_value": (

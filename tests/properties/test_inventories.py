@@ -44,7 +44,7 @@ def chunks(few: int) -> pytest.MarkDecorator:
     """So many examples, or EXAMPLES: a test for each chunk of them."""
     total = EXAMPLES or few
     sizes = [min(CHUNK, total - start) for start in range(0, total, CHUNK)]
-    return pytest.mark.parametrize(("number", "size"), list(enumerate(sizes)), ids=lambda value: str(value))
+    return pytest.mark.parametrize(("number", "size"), list(enumerate(sizes)), ids=str)
 
 
 def every(strategy: some.SearchStrategy[Any], number: int, size: int, check: Callable[[Any], None]) -> None:
