@@ -28,7 +28,7 @@ _OPERATORS = (
     r"UPSTREAM_CLUSTER|UPSTREAM_HOST|UPSTREAM_REMOTE_ADDRESS|HOSTNAME|PROTOCOL|RESPONSE_CODE|RESPONSE_FLAGS|START_TIME|"
     r"(REQ|RESP)\(:?[A-Za-z0-9_-]+(\?:?[A-Za-z0-9_-]+)?\)(:[0-9]{1,4})?"
 )
-_BYTE = r"(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
+_BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 
 # Pattern name: (regular expression, what it allows in words).
 PATTERNS: dict[str, tuple[str, str]] = {
