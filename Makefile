@@ -41,6 +41,10 @@ test: ## Run every test that can run here
 unit: ## Run the unit and golden tests
 	@PYTHON=$(PYTHON) tests/run unit
 
+.PHONY: prove
+prove: $(VENV)/.test ## Try 10,000 random inventories, valid and damaged (about an hour); EXAMPLES=… and SEED=… choose others
+	@EXAMPLES=$(or $(EXAMPLES),10000) SEED=$(or $(SEED),1) $(VENV)/bin/python -m pytest --verbose -s tests/properties
+
 .PHONY: lint
 lint: ## Run ruff, ansible-lint and mypy
 	@PYTHON=$(PYTHON) tests/run lint mypy
@@ -48,6 +52,10 @@ lint: ## Run ruff, ansible-lint and mypy
 .PHONY: sanity
 sanity: ## Run ansible-test sanity on the oldest and the newest supported ansible-core
 	@PYTHON=$(PYTHON) tests/run sanity
+
+.PHONY: bench
+bench: $(VENV)/.test ## Measure speed against floors, into docs/speed.md; PARTS=render measures some of it
+	@PYTHONPATH=tests:.collections PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python -m bench $(PARTS)
 
 .PHONY: docs
 docs: $(VENV)/.demo ## Generate the role READMEs' variables and the variable reference

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Writes what the documentation repeats from the code.
 
-* docs/variables.md from the inventory's schema, plugins/module_utils/schema.py
+* docs/variables.md and, for editors, docs/inventory.schema.json from the inventory's schema,
+  plugins/module_utils/schema.py
 * the variables in each role's README.md from its meta/argument_specs.yml
 * the list of plugins, roles and playbooks in README.md
 
@@ -14,7 +15,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
+import json
 import re
 import sys
 from collections import Counter
@@ -29,10 +32,12 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 Field = dict[str, Any]
 
+SCHEMA_FILE = "docs/inventory.schema.json"
+
 SET_BY_ROLES = ("resting", "state_path")
 """Settings of the model that are no variables of an inventory."""
 
-WORDS = {"str": "string", "int": "integer", "bool": "boolean"}
+WORDS = {"str": "string", "int": "integer", "bool": "boolean", "bytes": "size"}
 """Types as readers know them."""
 
 FLATTENED_FIELDS = 4
@@ -40,6 +45,9 @@ FLATTENED_FIELDS = 4
 
 TYPED_PATTERNS = {"dns_label": "name"}
 """Patterns that are shown as a type."""
+
+MOST = 2**31 - 1
+"""A limit from here on is none to a reader."""
 
 EVIDENT_PATTERNS = ("grpc", "header", "ip", "path")
 """Patterns that the fields' descriptions imply."""
@@ -73,8 +81,20 @@ A key without a default may be left out, and then has no effect of its own. Thes
 | Type | Values |
 |---|---|
 | duration | `250ms`, `2s`, `1m`, `1h`, or a number of seconds |
+| size | `256Mi`, `1Gi`, or a number of bytes |
 | name | {name} |
 | port | a whole number from {port[0]} to {port[1]} |
+
+Editors complete, explain and check these variables by [inventory.schema.json](inventory.schema.json). With the YAML
+language server (VS Code's YAML extension and others), begin a file of variables with the schema's path or address:
+
+```yaml
+# yaml-language-server: $schema={schema}
+mesh_name: shop
+mesh_engine: local
+```
+
+Whatever needs a look at more than one value, such as names that exist, only the model checks.
 """
 
 PATCH_TITLE = "Patches"
@@ -212,9 +232,10 @@ def fields_of(field: Field) -> dict[str, Field] | None:
 class Reference:
     """docs/variables.md."""
 
-    def __init__(self, schema: ModuleType) -> None:
-        self._patterns: dict[str, tuple[str, str]] = schema.PATTERNS
-        self._port = (schema.PORT["minimum"], schema.PORT["maximum"])
+    def __init__(self) -> None:
+        schema, shapes = module("schema"), module("schema_fields")
+        self._patterns: dict[str, tuple[str, str]] = shapes.PATTERNS
+        self._port = (shapes.PORT["minimum"], shapes.PORT["maximum"])
         inventory = {name: field for name, field in schema.MESH.items() if name not in SET_BY_ROLES}
         self._mesh = {f"mesh_{name}": field for name, field in inventory.items()}
         self._lists: dict[str, Field] = {**schema.SECTIONS, "mesh_checks": schema.CHECKS}
@@ -227,7 +248,9 @@ class Reference:
     def page(self) -> str:
         mesh = self._sections(self._mesh, "")
         lists = {name: self._list_sections(name, field) for name, field in self._lists.items()}
-        introduction = INTRODUCTION.format(name=self._patterns["dns_label"][1], port=self._port)
+        introduction = INTRODUCTION.format(
+            name=self._patterns["dns_label"][1], port=self._port, schema=schema_address()
+        )
         parts = [introduction, self._contents(), f"## {MESH_TITLE}\n", self._table(self._mesh), MESH_TEXT]
         parts += [self._text(section) for section in mesh]
         for name, sections in lists.items():
@@ -334,9 +357,10 @@ class Reference:
             yield f"{'Of' if field['type'] == 'list' else 'One of'} {codes(plain['choices'])}."
         if plain.get("pattern") not in (None, *TYPED_PATTERNS, *EVIDENT_PATTERNS):
             yield f"Allowed: {self._patterns[plain['pattern']][1]}."
-        if plain["type"] == "int" and self._scalar(plain) != "port":
+        if plain["type"] in ("int", "number") and self._scalar(plain) != "port":
             minimum, maximum = plain.get("minimum"), plain.get("maximum")
-            if maximum is not None:
+            # Above the largest count Envoy can hold nobody has to be told.
+            if maximum is not None and maximum < MOST:
                 yield f"From {minimum} to {maximum}."
             elif minimum is not None:
                 yield f"At least {minimum}."
@@ -447,10 +471,16 @@ def between(path: Path, name: str, text: str) -> str:
     return f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
 
 
-def schema() -> ModuleType:
-    """The inventory's schema; as a file, so that this runs without the collection's import path."""
-    path = ROOT / "plugins" / "module_utils" / "schema.py"
-    spec = importlib.util.spec_from_file_location("schema", path)
+def module(name: str) -> ModuleType:
+    """A module of the model, from this checkout."""
+    if str(ROOT / ".collections") not in sys.path:
+        sys.path.insert(0, str(ROOT / ".collections"))
+    return importlib.import_module(f"ansible_collections.sidecar.mesh.plugins.module_utils.{name}")
+
+
+def loaded(path: Path) -> ModuleType:
+    """A module as a file, so that this runs without an import path."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -458,10 +488,31 @@ def schema() -> ModuleType:
     return module
 
 
+def json_schema() -> str:
+    """docs/inventory.schema.json."""
+    tables = module("schema")
+    settings = {f"mesh_{name}": field for name, field in tables.MESH.items() if name not in SET_BY_ROLES}
+    made = loaded(ROOT / "docs" / "json_schema.py").JsonSchema(module("schema_fields").PATTERNS, markdown)
+    document = made.document(
+        "Variables of a sidecar.mesh inventory",
+        schema_address(),
+        {**settings, **tables.SECTIONS, "mesh_checks": tables.CHECKS},
+    )
+    return f"{json.dumps(document, indent=1, ensure_ascii=False)}\n"
+
+
+def schema_address() -> str:
+    """Where the JSON Schema of this version is once it is released."""
+    galaxy = yaml.safe_load((ROOT / "galaxy.yml").read_text(encoding="utf-8"))
+    place = galaxy["repository"].replace("https://github.com/", "https://raw.githubusercontent.com/")
+    return f"{place}/{galaxy['version']}/{SCHEMA_FILE}"
+
+
 def generated() -> dict[Path, str]:
     """Every file with generated text, as it should be."""
     return {
-        ROOT / "docs" / "variables.md": Reference(schema()).page(),
+        ROOT / "docs" / "variables.md": Reference().page(),
+        ROOT / SCHEMA_FILE: json_schema(),
         ROOT / "README.md": between(ROOT / "README.md", "content", content()),
         **{role / "README.md": between(role / "README.md", "variables", role_variables(role)) for role in roles()},
     }

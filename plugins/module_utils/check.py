@@ -10,14 +10,19 @@ returns the value as the model holds it: plain types, durations as Envoy writes 
 from __future__ import annotations
 
 import difflib
+import ipaddress
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ansible_collections.sidecar.mesh.plugins.module_utils.schema import PATTERNS, Field, Fields
-from ansible_collections.sidecar.mesh.plugins.module_utils.values import duration, plain
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema_fields import PATTERNS, Field, Fields
+from ansible_collections.sidecar.mesh.plugins.module_utils.values import byte_count, duration, plain, seconds
 
 Problems = list[str]
+
+LARGEST = 4_294_967_295
+"""Of whole numbers; Envoy has 32 bits for most of them."""
 
 
 def check(value: Any, field: Field, path: str, problems: Problems) -> Any:
@@ -30,7 +35,7 @@ def check_fields(value: dict[Any, Any], fields: Fields, path: str, problems: Pro
     # YAML 1.1 reads the key ``on`` as true.
     value = {"on" if key is True and "on" in fields else key: item for key, item in value.items()}
     problems.extend(
-        f"{path}.{key}: unknown key{_suggestion(key, fields)} (known: {', '.join(sorted(fields))})"
+        f"{path}.{_shown(key)}: unknown key{_suggestion(key, fields)} (known: {', '.join(sorted(fields))})"
         for key in value
         if key not in fields
     )
@@ -63,11 +68,14 @@ def _wanted(field: Field) -> str:
         return f"give {words(field['choices'])}"
     if "pattern" in field:
         return f"give {PATTERNS[field['pattern']][1]}"
-    if field["type"] == "int" and "maximum" in field:
-        return f"give a whole number from {field.get('minimum', 0)} to {field['maximum']}"
-    if field["type"] == "int" and "minimum" in field:
-        return f"give a whole number of at least {field['minimum']}"
-    return _TYPE_WORDS[field["type"]]
+    words_of_type = _TYPE_WORDS[field["type"]]
+    if "maximum" in field:
+        unit = "s" if field["type"] == "duration" else ""
+        return f"{words_of_type} from {field.get('minimum', 0)}{unit} to {field['maximum']}{unit}"
+    if "minimum" in field:
+        unit = "s" if field["type"] == "duration" else ""
+        return f"{words_of_type} of at least {field['minimum']}{unit}"
+    return words_of_type
 
 
 def _wrong(value: Any, field: Field, path: str, problems: Problems, hint: str = "") -> None:
@@ -78,8 +86,15 @@ def plain_repr(value: Any) -> str:
     """A value as a message shows it: short, and without Ansible's string subclasses."""
     try:
         text = repr(plain(value))
-    except TypeError:
-        text = str(value)
+    except (TypeError, RecursionError):
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _shown(key: Any) -> str:
+    """A key as a message shows it, on one line."""
+    text = str(key)
+    text = text if text.isprintable() else repr(text)[1:-1]
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -91,9 +106,19 @@ def _check_text(value: Any, field: Field, path: str, problems: Problems) -> Any:
     text = plain(value) if isinstance(value, str) else str(value)
     if "choices" in field and text not in field["choices"]:
         _wrong(value, field, path, problems, _suggestion(text, field["choices"]))
-    if "pattern" in field and not re.fullmatch(PATTERNS[field["pattern"]][0], text):
+    if "pattern" in field and not _fits(field["pattern"], text):
         _wrong(value, field, path, problems)
     return text
+
+
+def _fits(pattern: str, text: str) -> bool:
+    if pattern == "ip":
+        try:
+            # A scope (fe80::1%eth0) means nothing on another machine.
+            return "%" not in text and bool(ipaddress.ip_address(text))
+        except ValueError:
+            return False
+    return re.fullmatch(PATTERNS[pattern][0], text) is not None
 
 
 def _check_int(value: Any, field: Field, path: str, problems: Problems) -> Any:
@@ -102,9 +127,35 @@ def _check_int(value: Any, field: Field, path: str, problems: Problems) -> Any:
     if isinstance(number, bool) or not isinstance(number, int):
         _wrong(value, field, path, problems)
         return None
-    if number < field.get("minimum", number) or number > field.get("maximum", number):
+    if not field.get("minimum", number) <= number <= field.get("maximum", number):
         _wrong(value, field, path, problems)
+    elif number > LARGEST:
+        _wrong(value, field, path, problems, f", and at most {LARGEST}")
     return int(number)
+
+
+def _check_number(value: Any, field: Field, path: str, problems: Problems) -> Any:
+    """A whole number stays one, so that it reads as it was written."""
+    number = value
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", value):
+        number = float(value)
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+        _wrong(value, field, path, problems)
+        return None
+    if not field.get("minimum", number) <= number <= field.get("maximum", number):
+        _wrong(value, field, path, problems)
+    return int(number) if number == int(number) else float(number)
+
+
+def _check_bytes(value: Any, field: Field, path: str, problems: Problems) -> Any:
+    try:
+        count = byte_count(value)
+    except ValueError:
+        _wrong(value, field, path, problems)
+        return None
+    if count < field.get("minimum", 0):
+        _wrong(value, field, path, problems)
+    return count
 
 
 def _check_bool(value: Any, field: Field, path: str, problems: Problems) -> Any:
@@ -118,10 +169,13 @@ def _check_bool(value: Any, field: Field, path: str, problems: Problems) -> Any:
 
 def _check_duration(value: Any, field: Field, path: str, problems: Problems) -> Any:
     try:
-        return duration(value)
+        length = seconds(value)
     except ValueError:
         _wrong(value, field, path, problems)
         return None
+    if not field.get("minimum", 0) <= length <= field.get("maximum", length):
+        _wrong(value, field, path, problems)
+    return duration(value)
 
 
 def _check_dict(value: Any, field: Field, path: str, problems: Problems) -> Any:
@@ -135,7 +189,7 @@ def _check_dict(value: Any, field: Field, path: str, problems: Problems) -> Any:
 
 def _check_toggle(value: Any, field: Field, path: str, problems: Problems) -> Any:
     if isinstance(value, bool):
-        return _check_dict({}, field, path, problems) if value else None
+        return _check_dict({}, field, path, problems) if value else False
     return _check_dict(value, field, path, problems)
 
 
@@ -153,20 +207,22 @@ def _check_map(value: Any, field: Field, path: str, problems: Problems) -> Any:
     key_field = {"type": "str", "pattern": field["keys"]} if "keys" in field else {"type": "str"}
     for key in value:
         _check_text(key, key_field, f"{path} (key)", problems)
-    return {str(key): check(item, field["items"], f"{path}.{key}", problems) for key, item in value.items()}
+    return {str(key): check(item, field["items"], f"{path}.{_shown(key)}", problems) for key, item in value.items()}
 
 
 def _check_any(value: Any, _field: Field, path: str, problems: Problems) -> Any:
     try:
         return plain(value)
-    except TypeError:
-        problems.append(f"{path}: {value!r} is not plain data; give text, numbers, booleans, lists and dicts")
+    except (TypeError, RecursionError):
+        problems.append(f"{path}: {plain_repr(value)} is not plain data; give text, numbers, booleans, lists and dicts")
         return None
 
 
 _CHECKS: dict[str, Callable[[Any, Field, str, Problems], Any]] = {
     "str": _check_text,
     "int": _check_int,
+    "number": _check_number,
+    "bytes": _check_bytes,
     "bool": _check_bool,
     "duration": _check_duration,
     "dict": _check_dict,
@@ -179,6 +235,8 @@ _CHECKS: dict[str, Callable[[Any, Field, str, Problems], Any]] = {
 _TYPE_WORDS = {
     "str": "give text",
     "int": "give a whole number",
+    "number": "give a number",
+    "bytes": "give a size such as 256Mi, 1Gi or a number of bytes",
     "bool": "give true or false",
     "duration": "give a time such as 250ms, 2s, 1m or 1h",
     "dict": "give a dict",

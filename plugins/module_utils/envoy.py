@@ -9,6 +9,15 @@ from typing import Any
 
 Config = dict[str, Any]
 
+HTTP2: Config = {
+    "initial_stream_window_size": 65536,
+    "initial_connection_window_size": 1048576,
+    "connection_keepalive": {"interval": "30s", "timeout": "5s"},
+}
+"""How much one side of HTTP/2 sends before the other takes it, and how soon a dead connection is noticed.
+
+Source: Envoy docs, "Configuring Envoy as an edge proxy" and "HTTP/2 protocol options"."""
+
 
 def typed(kind: str, **fields: Any) -> Config:
     """A message that names its own type; ``kind`` is its protobuf name."""

@@ -51,7 +51,8 @@ def discovery_file(kind: str, resources: list[Config]) -> str:
 
 def response(resources: list[Config]) -> str:
     """The text of a discovery response of resources that name their type."""
-    return envoy_yaml.dump({"version_info": envoy_yaml.content_hash(resources), "resources": resources})
+    text = envoy_yaml.dump({"resources": resources})
+    return text + envoy_yaml.dump({"version_info": envoy_yaml.text_hash(text)})
 
 
 def mesh_files(model: dict[str, Any]) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ def map_port(port: int) -> int:
 def map_ports(value: Any) -> Any:
     """A service or front proxy with every port of this machine mapped (see map_port). The argument is not changed."""
     if isinstance(value, dict):
-        if value.get("endpoints"):
+        if value.get("endpoints") or value.get("host"):
             return value
         return {
             # In an environment, "port" is text.
@@ -41,7 +41,7 @@ def map_ports(value: Any) -> Any:
 
 
 def allocate(mesh: str, workloads: Iterable[Item]) -> list[Item]:
-    """One entry a replica: ``{name, workload, index, address}``, in the order of the workloads.
+    """One entry a replica: ``{name, workload, index, address, zone}``, in the order of the workloads.
 
     A workload owns 127.x.y.0/24, with x.y hashed from the names of mesh and workload: addresses stay when others come
     and go, and meshes lie side by side.
@@ -53,9 +53,9 @@ def allocate(mesh: str, workloads: Iterable[Item]) -> list[Item]:
             "workload": item["name"],
             "index": index,
             "address": f"{networks[item['name']]}.{index}",
+            "zone": item["zones"][(index - 1) % len(item["zones"])] if item["zones"] else None,
         }
         for item in workloads
-        if not item.get("endpoints")
         for index in range(1, item["replicas"] + 1)
     ]
 

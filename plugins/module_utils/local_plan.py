@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ansible_collections.sidecar.mesh.plugins.module_utils import names
+from ansible_collections.sidecar.mesh.plugins.module_utils import names, services
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments, bootstrap
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash
 from ansible_collections.sidecar.mesh.plugins.module_utils.local import DNS_PORT, dns_address
@@ -34,7 +34,8 @@ def local_plan(model: Item, paths: Item) -> Item:
     (folder of the shipped ones), dns_server (the script), and ``versions`` of envoy, applications and dns_server, whose
     change restarts what they run.
     Returns ``programs`` (for local_processes), ``listeners`` and ``binaries`` (for local_preflight), ``zone`` (for
-    local_publish), ``applications`` (names of shipped ones in use) and ``certificates`` (names of secrets).
+    local_publish), ``applications`` (names of shipped ones in use) and ``certificates`` (names of those that listeners
+    serve; those that proxies show to servers outside are given by their owners).
 
     Raises SelectionError for a model of another engine.
     """
@@ -48,8 +49,13 @@ def local_plan(model: Item, paths: Item) -> Item:
         "binaries": list(_binaries(model, paths)),
         "zone": zone(model),
         "applications": sorted({name for service in model["services"] for name in _shipped(service)}),
-        "certificates": sorted({name for proxy in model["proxies"] for name in proxy["secrets"]}),
+        "certificates": _served(model),
     }
+
+
+def _served(model: Item) -> list[str]:
+    listeners = [listener for proxy in model["proxies"] for listener in proxy["listeners"]]
+    return sorted({listener["tls"] for listener in listeners if listener["tls"]})
 
 
 def zone(model: Item) -> Item:
@@ -57,7 +63,7 @@ def zone(model: Item) -> Item:
     mesh = model["mesh"]
     addresses: dict[str, list[str]] = {}
     for service in model["services"]:
-        if not service["endpoints"]:
+        if services.runs_here(service):
             addresses[names.dns_name(service["name"], mesh["namespace"], mesh["domain"])] = []
     for replica in model["replicas"]:
         name = names.dns_name(replica["workload"], mesh["namespace"], mesh["domain"])
@@ -97,10 +103,10 @@ def environment(service: Item, replica: Item, paths: Item) -> dict[str, str]:
 
 def _programs(model: Item, replicas: dict[str, Item], paths: Item) -> Iterator[Item]:
     yield _dns(model["mesh"], paths)
-    services = {service["name"]: service for service in model["services"]}
+    known = {service["name"]: service for service in model["services"]}
     for replica in model["replicas"]:
-        if replica["workload"] in services:
-            yield _application(services[replica["workload"]], replica, paths)
+        if replica["workload"] in known:
+            yield _application(known[replica["workload"]], replica, paths)
     for proxy in model["proxies"]:
         yield _envoy(proxy, replicas[proxy["name"]], paths)
 
@@ -168,10 +174,10 @@ def _listeners(model: Item) -> Iterator[Item]:
             "owner": "the DNS server",
             "variable": "mesh_name",
         }
-    services = {service["name"]: service for service in model["services"]}
+    known = {service["name"]: service for service in model["services"]}
     for replica in model["replicas"]:
-        if replica["workload"] in services:
-            service = services[replica["workload"]]
+        if replica["workload"] in known:
+            service = known[replica["workload"]]
             yield _listening(
                 replica["address"], service["port"], replica["name"], f"mesh_services ({service['name']}): port"
             )

@@ -5,9 +5,9 @@
 
 Nothing after it sees raw inventory. The model is plain data:
 
-* ``mesh``: name, engine, namespace, domain, config_delivery, dns, state_path
+* ``mesh``: the mesh's own settings (the schema's MESH)
 * ``services``, ``front_proxies``: as in the inventory, normalised (see the schema)
-* ``replicas``: on the local engine one entry a replica: name, workload, index, address
+* ``replicas``: on the local engine one entry a replica: name, workload, index, address, zone
 * ``proxies``: one entry an Envoy configuration, ready for the builders (see proxies)
 """
 
@@ -20,6 +20,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.local import allocate
 from ansible_collections.sidecar.mesh.plugins.module_utils.proxies import build_proxies
 from ansible_collections.sidecar.mesh.plugins.module_utils.references import reference_problems
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema import MESH, SECTIONS
+from ansible_collections.sidecar.mesh.plugins.module_utils.services import runs_here
 
 Model = dict[str, Any]
 
@@ -36,8 +37,8 @@ class ModelError(ValueError):
 def build_model(services: Any, front_proxies: Any = None, settings: dict[str, Any] | None = None) -> Model:
     """The model of an inventory.
 
-    ``services`` and ``front_proxies`` are the lists of the inventory, ``settings`` the mesh's own (name, engine,
-    namespace, domain, config_delivery, dns, state_path). Without an engine in ``settings`` nothing that only a
+    ``services`` and ``front_proxies`` are the lists of the inventory, ``settings`` the mesh's own (the
+    schema's MESH). Without an engine in ``settings`` nothing that only a
     deployment needs (image, command) is asked for.
 
     Raises ModelError with every mistake at once.
@@ -50,7 +51,8 @@ def build_model(services: Any, front_proxies: Any = None, settings: dict[str, An
     front_proxies = _section("mesh_front_proxies", front_proxies, problems)
     if mesh["engine"] == "local":
         services, front_proxies = map_ports(services), map_ports(front_proxies)
-    problems += reference_problems(services, front_proxies, mesh, deployed)
+    # Versions of one service may have the same mistake.
+    problems += dict.fromkeys(reference_problems(services, front_proxies, mesh, deployed))
     if problems:
         raise ModelError(problems)
     return _resolve(mesh, services, front_proxies)
@@ -82,7 +84,8 @@ def _section(name: str, value: Any, problems: list[str]) -> list[dict[str, Any]]
 
 
 def _resolve(mesh: dict[str, Any], services: list[dict[str, Any]], front_proxies: list[dict[str, Any]]) -> Model:
-    replicas = allocate(mesh["name"], [*services, *front_proxies]) if mesh["engine"] == "local" else []
+    workloads = [*filter(runs_here, services), *front_proxies]
+    replicas = allocate(mesh["name"], workloads) if mesh["engine"] == "local" else []
     return {
         "mesh": mesh,
         "services": services,

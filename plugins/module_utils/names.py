@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
-# An underscore keeps it apart from services, whose names are DNS labels.
+# An underscore keeps them apart from services, whose names are DNS labels.
 APPLICATION_CLUSTER = "local_app"
+ADMIN_CLUSTER = "envoy_admin"
+COLLECTOR_CLUSTER = "otel_collector"
+# Those that a proxy does not share with others of its workload, and does not choose.
+OWN_CLUSTERS = (APPLICATION_CLUSTER, ADMIN_CLUSTER)
 
 
 def dns_name(service: str, namespace: str, domain: str) -> str:

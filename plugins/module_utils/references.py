@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
+from ansible_collections.sidecar.mesh.plugins.module_utils import references_edges as edges
+from ansible_collections.sidecar.mesh.plugins.module_utils import references_parts as parts
+from ansible_collections.sidecar.mesh.plugins.module_utils import services as kinds
 from ansible_collections.sidecar.mesh.plugins.module_utils.check import words
-from ansible_collections.sidecar.mesh.plugins.module_utils.names import hosts as service_hosts
-from ansible_collections.sidecar.mesh.plugins.module_utils.schema import HASHING_POLICIES, HEADER_TESTS, PATHS
+from ansible_collections.sidecar.mesh.plugins.module_utils.references_front import front_ports, front_proxy
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema import SERVICE
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema_edge import EDGE
 
 Item = dict[str, Any]
 Known = dict[str, Any]
-GRPC_HEALTH = "/grpc.health.v1.Health/Check"
-HTTP_ONLY = ("timeout", "retries", "idempotent", "prefix_rewrite", "host_rewrite", "match")
 
 
 def reference_problems(services: list[Item], front_proxies: list[Item], mesh: Item, deployed: bool) -> Iterator[str]:
@@ -35,9 +36,9 @@ def reference_problems(services: list[Item], front_proxies: list[Item], mesh: It
         yield from _service(path, service, known, mesh)
     for index, front in enumerate(front_proxies):
         if "broken" not in front:
-            yield from _front(f"mesh_front_proxies[{index}]", front, known, mesh)
+            yield from front_proxy(f"mesh_front_proxies[{index}]", front, known, mesh)
     if mesh["engine"] == "local":
-        yield from _front_ports(front_proxies)
+        yield from front_ports(front_proxies)
 
 
 def _same_names(services: list[Item], front_proxies: list[Item]) -> Iterator[str]:
@@ -53,344 +54,229 @@ def _same_names(services: list[Item], front_proxies: list[Item]) -> Iterator[str
 
 def _deployment(path: str, service: Item, engine: str) -> Iterator[str]:
     needed = {"kubernetes": "image", "local": "command"}[engine]
-    if not service[needed] and not service["endpoints"]:
+    if not service[needed] and kinds.runs_here(service):
         yield (
             f"{path}.{needed}: is missing; mesh_engine {engine} runs {service['name']!r} from it "
-            "(or give endpoints, if it runs elsewhere)"
+            "(or give endpoints or host, if it runs elsewhere)"
         )
 
 
 def _service(path: str, service: Item, known: Known, mesh: Item) -> Iterator[str]:
     yield from _elsewhere(path, service)
-    yield from _patches(path, service, _idle_service_patches(service))
-    yield from _hashing(path, service, service)
-    yield from _health_check(path, service["health_check"], service)
-    yield from _discovery(path, service, service, mesh)
-    if service["sidecar"] is None:
-        if service["upstreams"]:
+    yield from _names_asked_for(path, service)
+    yield from parts.idle_patches(path, service, _idle_patches(service))
+    if service["versions"]:
+        yield from _versions(path, service, known)
+    else:
+        yield from edges.edge(path, service, service, service, mesh)
+    if service["sticky"] and not service["versions"]:
+        yield f"{path}.sticky: has no use without versions; remove it, or see lb_policy and hash_on"
+    if service["mirror"]:
+        yield from _http_only(path, "mirror", service)
+        yield from edges.mirror(f"{path}.mirror", service["mirror"], service, known)
+    if service["websocket"] and service["protocol"] != "http":
+        yield f"{path}.websocket: needs protocol http, and it is {service['protocol']}"
+    if not kinds.has_sidecar(service):
+        if service["upstreams"] and kinds.runs_here(service):
             yield f"{path}.upstreams: need a sidecar; remove sidecar: false, or the upstreams"
         return
-    yield from _ports(path, _sidecar_ports(service))
-    yield from _sidecar_routes(path, service)
-    yield from _repeated(f"{path}.upstreams", [upstream["service"] for upstream in service["upstreams"]], ".service")
-    yield from _shared_hosts(path, service, mesh)
+    yield from _sidecar(path, service, known, mesh)
+
+
+def _sidecar(path: str, service: Item, known: Known, mesh: Item) -> Iterator[str]:
+    tls_ports = _tls_ports(service, known)
+    yield from parts.one_owner(path, _sidecar_ports(service, tls_ports))
+    yield from _server_names(path, service, tls_ports, known, mesh)
+    if kinds.is_http(service):
+        yield from parts.reachable(f"{path}.sidecar.routes", service["sidecar"]["routes"])
+        for index, route in enumerate(service["sidecar"]["routes"]):
+            yield from edges.passing(f"{path}.sidecar.routes[{index}]", route, service)
+    elif service["sidecar"]["rate_limit"]:
+        yield f"{path}.sidecar.rate_limit: {service['protocol']} has no requests; give max_connections"
+    yield from parts.repeated(f"{path}.upstreams", [item["service"] for item in service["upstreams"]], ".service")
+    yield from _shared_hosts(path, service, known, mesh)
     for index, upstream in enumerate(service["upstreams"]):
         yield from _upstream(f"{path}.upstreams[{index}]", upstream, service, known, mesh)
 
 
-def _patches(path: str, item: Item, idle: dict[str, str]) -> Iterator[str]:
-    """``idle``: the levels of a patch that nothing is generated for, and why."""
-    for level, reason in idle.items():
-        if (item["envoy_patch"] or {}).get(level):
-            yield f"{path}.envoy_patch.{level}: has no effect; {reason}"
+def _http_only(path: str, key: str, service: Item) -> Iterator[str]:
+    if not kinds.is_http(service):
+        yield f"{path}.{key}: has no meaning for {service['protocol']}; remove it"
 
 
-def _idle_service_patches(service: Item) -> dict[str, str]:
-    levels = ("cluster", "listener", "http_connection_manager", "bootstrap")
-    if service["endpoints"]:
-        return dict.fromkeys(levels, "a service that runs elsewhere (endpoints) has no sidecar here")
-    if service["sidecar"] is None:
+def _idle_patches(service: Item) -> dict[str, str]:
+    levels = ("cluster", "listener", "http_connection_manager", "virtual_host", "bootstrap")
+    if not kinds.runs_here(service):
+        kind = next(key for key in ("endpoints", "host", "versions") if service[key])
+        return dict.fromkeys(levels, f"a service that does not run here ({kind}) has no sidecar here")
+    if not service["sidecar"]:
         return dict.fromkeys(levels, "the service has no sidecar")
-    return {"http_connection_manager": "tcp has none"} if service["protocol"] == "tcp" else {}
+    if kinds.is_http(service):
+        return {}
+    return dict.fromkeys(("http_connection_manager", "virtual_host"), f"{service['protocol']} has none")
 
 
 def _elsewhere(path: str, service: Item) -> Iterator[str]:
-    if service["endpoints"] and service["upstreams"]:
-        yield f"{path}.upstreams: a service that runs elsewhere (endpoints) has none here; remove one of the two"
+    given = [key for key in ("endpoints", "host", "versions") if service[key]]
+    if len(given) > 1:
+        yield f"{path}: has {words(given)}; a service has at most one of them"
+    if given and service["upstreams"]:
+        yield f"{path}.upstreams: a service that does not run here ({given[0]}) has none; remove one of the two"
+    if not service["tls"]:
+        return
+    if not service["endpoints"] and not service["host"]:
+        yield f"{path}.tls: is for a service that runs elsewhere; give host or endpoints, or remove it"
+    elif service["protocol"] == "tls":
+        yield f"{path}.tls: protocol tls is passed on as it is; remove it, or give the protocol inside"
+    elif not service["host"] and not service["tls"]["server_name"]:
+        yield f"{path}.tls.server_name: is missing; endpoints have no name to check the certificate by"
 
 
-def _sidecar_ports(service: Item) -> Iterator[tuple[str, int]]:
+def _names_asked_for(path: str, service: Item) -> Iterator[str]:
+    if service["server_names"] and service["protocol"] != "tls":
+        yield f"{path}.server_names: is for protocol tls, and it is {service['protocol']}"
+    if service["protocol"] == "tls" and service["endpoints"] and not service["server_names"]:
+        yield f"{path}.server_names: is missing; give the names under which clients ask for it"
+
+
+def _versions(path: str, service: Item, known: Known) -> Iterator[str]:
+    versions = service["versions"]
+    yield from parts.repeated(f"{path}.versions", [version["service"] for version in versions], ".service")
+    if not any(version["weight"] for version in versions):
+        yield f"{path}.versions: no version has a weight; give at least one of them a weight"
+    for key in (*EDGE, "websocket"):
+        if service[key] not in (None, SERVICE["fields"][key].get("default")):
+            yield f"{path}.{key}: has no effect beside versions; give it to the versions"
+    for index, version in enumerate(versions):
+        where = f"{path}.versions[{index}]"
+        yield from parts.known_service(where, version["service"], known)
+        yield from parts.header_tests(f"{where}.headers", version["headers"] or [])
+        for key in ("headers", "cookie"):
+            if version[key]:
+                yield from _http_only(where, key, service)
+        target = known.get(version["service"])
+        if target is not None and target["versions"]:
+            yield f"{where}.service: {target['name']!r} has versions itself; name a service that answers"
+        elif target is not None and target["protocol"] != service["protocol"]:
+            yield (
+                f"{where}.service: {target['name']!r} has protocol {target['protocol']}, and {service['name']!r} "
+                f"{service['protocol']}; all versions need the same"
+            )
+    if service["sticky"]:
+        yield from _http_only(path, "sticky", service)
+        yield from edges.hash_source(f"{path}.sticky", service["sticky"])
+
+
+def _tls_ports(service: Item, known: Known) -> dict[int, list[int]]:
+    """Ports that upstreams of protocol tls may share, with the indexes of these."""
+    found: dict[int, list[int]] = {}
+    for index, upstream in enumerate(service["upstreams"]):
+        callee = known.get(upstream["service"])
+        if upstream["port"] and callee is not None and callee["protocol"] == "tls":
+            found.setdefault(upstream["port"], []).append(index)
+    return found
+
+
+def _sidecar_ports(service: Item, tls_ports: dict[int, list[int]]) -> Iterator[tuple[str, int]]:
     yield "port", service["port"]
     yield "sidecar.port", service["sidecar"]["port"]
     yield "sidecar.admin_port", service["sidecar"]["admin_port"]
+    if service["sidecar"]["metrics"]:
+        yield "sidecar.metrics.port", service["sidecar"]["metrics"]["port"]
     for index, upstream in enumerate(service["upstreams"]):
-        if upstream["port"]:
+        if upstream["port"] and index not in tls_ports.get(upstream["port"], [])[1:]:
             yield f"upstreams[{index}].port", upstream["port"]
     if any(not upstream["port"] for upstream in service["upstreams"]):
         yield "egress.port", service["egress"]["port"]
 
 
-def _ports(path: str, ports: Iterable[tuple[str, int]]) -> Iterator[str]:
-    """One address, so one owner a port."""
-    owners: dict[int, str] = {}
-    for key, port in ports:
-        if port in owners:
-            yield f"{path}.{key}: {port} is already {path}.{owners[port]}; give another port"
-        owners.setdefault(port, key)
-
-
-def _repeated(path: str, values: list[Any], key: str = "") -> Iterator[str]:
-    for value, count in Counter(values).items():
-        if count > 1:
-            index = len(values) - 1 - values[::-1].index(value)
-            yield f"{path}[{index}]{key}: {value!r} appears {count} times; once is enough"
-
-
-def _sidecar_routes(path: str, service: Item) -> Iterator[str]:
-    if service["protocol"] == "tcp":
-        return
-    yield from _routes(f"{path}.sidecar.routes", service["sidecar"]["routes"])
+def _server_names(path: str, service: Item, tls_ports: dict[int, list[int]], known: Known, mesh: Item) -> Iterator[str]:
+    """One port tells its upstreams apart by name only."""
+    for indexes in tls_ports.values():
+        first = f"{path}.upstreams[{indexes[0]}]"
+        for index in indexes[1:]:
+            levels = {"listener": f"this port's listener is that of {first}"}
+            yield from parts.idle_patches(f"{path}.upstreams[{index}]", service["upstreams"][index], levels)
+        owners: dict[str, int] = {}
+        for index in indexes:
+            for name in kinds.server_names(known[service["upstreams"][index]["service"]], mesh):
+                if name in owners:
+                    yield (
+                        f"{path}.upstreams[{index}].port: the server name {name!r} is already that of "
+                        f"{path}.upstreams[{owners[name]}] on this port; give another port"
+                    )
+                owners.setdefault(name, index)
 
 
 def _upstream(path: str, upstream: Item, service: Item, known: Known, mesh: Item) -> Iterator[str]:
-    yield from _known_service(path, upstream["service"], known)
+    yield from parts.known_service(path, upstream["service"], known)
     callee = known.get(upstream["service"])
     if callee is None:
         return
     if callee is service:
         yield f"{path}.service: {service['name']!r} names itself; a service is not its own upstream"
     yield from _egress(path, upstream, service, callee)
-    yield from _hashing(path, upstream, callee)
-    yield from _health_check(path, upstream["health_check"], callee)
-    yield from _discovery(path, upstream, callee, mesh)
-
-
-def _known_service(path: str, name: str, known: Iterable[str]) -> Iterator[str]:
-    if name not in known:
-        yield f"{path}.service: {name!r} is not in mesh_services (known: {', '.join(sorted(known)) or 'none'})"
+    yield from edges.policy(path, upstream, callee, known)
+    mirror = upstream["mirror"] or callee["mirror"]
+    if mirror and mirror["service"] == service["name"]:
+        name = service["name"]
+        yield f"{path}.mirror: copies of what {name!r} sends would come back to it; mirror to another service"
+    for target in parts.answering(callee, known):
+        if target is service and callee is not service:
+            yield f"{path}.service: {service['name']!r} is itself a version of {callee['name']!r}; give another service"
+        yield from edges.edge(path, upstream, target, service, mesh)
 
 
 def _egress(path: str, upstream: Item, service: Item, callee: Item) -> Iterator[str]:
     shared = service["egress"]["mode"] == "shared"
-    tcp = callee["protocol"] == "tcp"
-    if not upstream["port"] and (tcp or not shared):
-        remedy = "" if tcp else ", or set egress: shared"
+    http = kinds.is_http(callee)
+    if not upstream["port"] and not (http and shared):
+        remedy = ", or set egress: shared" if http else ""
         yield f"{path}.port: is missing; give the port on which the sidecar listens for {callee['name']!r}{remedy}"
     if upstream["port"] and upstream["match"]:
         yield f"{path}.match: has no use beside port; this upstream has a listener of its own"
-    if tcp:
-        for key in HTTP_ONLY:
-            if upstream[key] is not None:
-                yield f"{path}.{key}: has no meaning for tcp; remove it, or change {callee['name']!r} to protocol http"
     if upstream["match"]:
-        yield from _match(f"{path}.match", upstream["match"], path_needed=False)
-        yield from _repeated(f"{path}.match.hosts", upstream["match"]["hosts"] or [])
-    if tcp:
-        yield from _patches(path, upstream, dict.fromkeys(("http_connection_manager", "route"), "tcp has none"))
+        yield from parts.match(f"{path}.match", upstream["match"], path_needed=False)
+        yield from parts.repeated(f"{path}.match.hosts", upstream["match"]["hosts"] or [])
+    if not http:
+        levels = ("http_connection_manager", "virtual_host", "route")
+        yield from parts.idle_patches(path, upstream, dict.fromkeys(levels, f"{callee['protocol']} has none"))
     elif shared and not upstream["port"]:
-        reason = "the upstream has no listener of its own; give it a port"
-        yield from _patches(path, upstream, dict.fromkeys(("listener", "http_connection_manager"), reason))
+        reason = "the upstream has no listener of its own; give it a port, or see egress.envoy_patch"
+        yield from parts.idle_patches(path, upstream, dict.fromkeys(("listener", "http_connection_manager"), reason))
 
 
-def _hashing(path: str, edge: Item, callee: Item) -> Iterator[str]:
-    policy = edge["lb_policy"] or callee["lb_policy"]
-    hash_on = edge["hash_on"] or callee["hash_on"]
-    if policy in HASHING_POLICIES and not hash_on:
-        yield f"{path}.hash_on: is missing; {policy} needs a header, cookie or source_ip to hash"
-    if edge["hash_on"] and sum(bool(value) for value in edge["hash_on"].values()) != 1:
-        yield f"{path}.hash_on: give exactly one of header, cookie or source_ip"
-    if hash_on and not hash_on["source_ip"] and callee["protocol"] == "tcp":
-        yield f"{path}.hash_on: tcp has no headers; give source_ip: true"
-
-
-def _health_check(path: str, health_check: Item | None, callee: Item) -> Iterator[str]:
-    kind = health_check and health_check["type"]
-    protocol = callee["protocol"]
-    if kind == "grpc" and protocol not in ("grpc", "http2"):
-        yield f"{path}.health_check.type: 'grpc' needs protocol grpc or http2, and {callee['name']!r} has {protocol}"
-    if kind == "http" and protocol == "tcp":
-        yield f"{path}.health_check.type: 'http' needs an HTTP protocol, and {callee['name']!r} has tcp; give tcp"
-    if health_check and callee["sidecar"] and not callee["endpoints"] and protocol != "tcp":
-        yield from _health_check_passes(path, health_check, callee)
-
-
-def _health_check_passes(path: str, health_check: Item, callee: Item) -> Iterator[str]:
-    """Callers ask through the sidecar; where it refuses the question, every replica is unhealthy for ever."""
-    kind = health_check["type"] or callee["protocol"]
-    asked = GRPC_HEALTH if kind == "grpc" else health_check["path"].partition("?")[0]
-    if kind != "tcp" and not any(_lets_pass(route, asked) for route in callee["sidecar"]["routes"]):
-        yield (
-            f"{path}.health_check: asks for {asked}, which the sidecar of {callee['name']!r} does not let pass; "
-            f"add {{path: {asked}}} to its sidecar.routes"
-        )
-
-
-def _lets_pass(route: Item, asked: str) -> bool:
-    """What a regular expression matches only Envoy knows."""
-    if route["headers"]:
-        return False
-    if route["prefix"] is not None:
-        return asked.startswith(route["prefix"])
-    if route["path"] is not None:
-        return bool(asked == route["path"])
-    return route["grpc"] is None or f"{asked}/".startswith(f"/{route['grpc']}/")
-
-
-def _discovery(path: str, edge: Item, callee: Item, mesh: Item) -> Iterator[str]:
-    if edge["discovery"] == "dns" and callee["endpoints"]:
-        yield f"{path}.discovery: 'dns' has no use for endpoints; give static or eds, or remove the endpoints"
-    if edge["discovery"] in ("static", "eds") and not callee["endpoints"] and mesh["engine"] == "kubernetes":
-        yield (
-            f"{path}.discovery: {edge['discovery']!r} needs endpoints of {callee['name']!r} on engine kubernetes; "
-            "list them, or use dns"
-        )
-
-
-def _shared_hosts(path: str, service: Item, mesh: Item) -> Iterator[str]:
+def _shared_hosts(path: str, service: Item, known: Known, mesh: Item) -> Iterator[str]:
     """Upstreams on the shared listener: equal host lists are one group, and no host is in two groups."""
     owners: dict[str, tuple[str, ...]] = {}
     earlier: dict[tuple[str, ...], list[tuple[int, Item]]] = {}
     for index, upstream in enumerate(service["upstreams"]):
-        if upstream["port"]:
+        callee = known.get(upstream["service"])
+        if upstream["port"] or callee is None:
             continue
-        group = upstream_hosts(upstream, mesh)
+        group = kinds.upstream_hosts(upstream, callee, mesh)
         for host in group:
             if owners.setdefault(host, group) != group:
                 yield (
                     f"{path}.upstreams[{index}].match.hosts: {host!r} is in a different list of another upstream; "
                     "upstreams that share a host list the same hosts"
                 )
-        yield from _hidden(path, index, upstream, earlier.setdefault(group, []))
-        earlier[group].append((index, upstream))
+        before = earlier.setdefault(group, [])
+        if before:
+            levels = {"virtual_host": f"these hosts are those of {path}.upstreams[{before[0][0]}]"}
+            yield from parts.idle_patches(f"{path}.upstreams[{index}]", upstream, levels)
+        yield from _hidden(path, index, upstream, before)
+        before.append((index, upstream))
+    if not owners and service["egress"]["envoy_patch"]:
+        yield f"{path}.egress.envoy_patch: has no effect; no upstream uses the shared listener"
 
 
 def _hidden(path: str, index: int, upstream: Item, earlier: list[tuple[int, Item]]) -> Iterator[str]:
     """Whether an upstream on the shared listener gets no request because of one before it."""
     for position, other in earlier:
-        if _covers(_with_path(other["match"]), _with_path(upstream["match"])):
+        if parts.covers(parts.with_path(other["match"]), parts.with_path(upstream["match"])):
             yield (
                 f"{path}.upstreams[{index}]: is never reached; {path}.upstreams[{position}] matches all of it; "
                 "put it before that one, or give it a match of its own"
             )
             return
-
-
-def upstream_hosts(upstream: Item, mesh: Item) -> tuple[str, ...]:
-    """Host names that select an upstream on the shared egress listener."""
-    match = upstream["match"]
-    if match and match["hosts"]:
-        return tuple(match["hosts"])
-    if match and any(match[key] for key in (*PATHS, "headers")):
-        return ("*",)
-    return tuple(service_hosts(upstream["service"], mesh["namespace"], mesh["domain"]))
-
-
-def _with_path(match: Item | None) -> Item:
-    """A match that names no path is one of any path."""
-    match = match or dict.fromkeys((*PATHS, "headers"))
-    return match if any(match[key] is not None for key in PATHS) else {**match, "prefix": "/"}
-
-
-def _front(path: str, front: Item, known: Known, mesh: Item) -> Iterator[str]:
-    listeners = front["listeners"]
-    if not listeners:
-        yield f"{path}.listeners: is empty; give at least one, such as {{port: 80}}"
-    ports = [(f"listeners[{index}].port", listener["port"]) for index, listener in enumerate(listeners)]
-    yield from _ports(path, [*ports, ("admin_port", front["admin_port"])])
-    for index, listener in enumerate(listeners):
-        yield from _front_listener(f"{path}.listeners[{index}]", listener, known)
-    yield from _front_routes(path, front, known)
-    yield from _repeated(f"{path}.upstreams", [upstream["service"] for upstream in front["upstreams"]], ".service")
-    for index, upstream in enumerate(front["upstreams"]):
-        yield from _front_upstream(f"{path}.upstreams[{index}]", upstream, front, known, mesh)
-
-
-def _front_upstream(path: str, upstream: Item, front: Item, known: Known, mesh: Item) -> Iterator[str]:
-    name = upstream["service"]
-    yield from _known_service(path, name, known)
-    if name in known and name not in front_services(front):
-        yield f"{path}.service: {name!r} is in no route and no listener of this front proxy; remove the entry"
-    callee = known.get(name)
-    if callee is not None:
-        yield from _hashing(path, upstream, callee)
-        yield from _health_check(path, upstream["health_check"], callee)
-        yield from _discovery(path, upstream, callee, mesh)
-
-
-def front_services(front: Item) -> list[str]:
-    """Services a front proxy calls, each once, in the order of their first mention."""
-    routes = [route for host in front["virtual_hosts"] for route in host["routes"]] + front["routes"]
-    listeners = [listener for listener in front["listeners"] if listener["service"]]
-    return list(dict.fromkeys(item["service"] for item in [*routes, *listeners]))
-
-
-def _front_listener(path: str, listener: Item, known: Known) -> Iterator[str]:
-    tcp = listener["protocol"] == "tcp"
-    if tcp and not listener["service"]:
-        yield f"{path}.service: is missing; a tcp listener passes everything to one service"
-    if listener["service"]:
-        yield from _known_service(path, listener["service"], known)
-    if listener["service"] and not tcp:
-        yield f"{path}.service: is for tcp listeners; an http listener takes routes"
-    if tcp and listener["https_redirect"]:
-        yield f"{path}.https_redirect: has no meaning for tcp; remove it"
-    if listener["tls"] and listener["https_redirect"]:
-        yield f"{path}.https_redirect: is already on TLS; redirect from a listener without tls"
-    if tcp:
-        yield from _patches(path, listener, {"http_connection_manager": "tcp has none"})
-
-
-def _front_routes(path: str, front: Item, known: Known) -> Iterator[str]:
-    http = any(listener["protocol"] == "http" for listener in front["listeners"])
-    lists = [(f"{path}.routes", front["routes"])]
-    lists += [(f"{path}.virtual_hosts[{i}].routes", host["routes"]) for i, host in enumerate(front["virtual_hosts"])]
-    if http and not any(routes for _rest, routes in lists):
-        yield f"{path}.routes: is empty; give at least one, such as {{prefix: /, service: {next(iter(known), 'name')}}}"
-    yield from _domains(path, front)
-    yield from _repeated(f"{path}.virtual_hosts", [host["name"] for host in front["virtual_hosts"]], ".name")
-    for routes_path, routes in lists:
-        yield from _routes(routes_path, routes)
-        for index, route in enumerate(routes):
-            yield from _route_service(f"{routes_path}[{index}]", route, known)
-
-
-def _domains(path: str, front: Item) -> Iterator[str]:
-    """Envoy compares host names without regard to case."""
-    owners = {"*": f"{path}.routes"} if front["routes"] else {}
-    for index, host in enumerate(front["virtual_hosts"]):
-        domains = f"{path}.virtual_hosts[{index}].domains"
-        if not host["domains"]:
-            yield f"{domains}: is empty; give at least one, such as shop.example.com, or '*' for any"
-        for position, domain in enumerate(host["domains"]):
-            if domain.lower() in owners:
-                yield f"{domains}[{position}]: {domain!r} is already in {owners[domain.lower()]}; a host has one owner"
-            owners.setdefault(domain.lower(), f"{domains}[{position}]")
-
-
-def _route_service(path: str, route: Item, known: Known) -> Iterator[str]:
-    yield from _known_service(path, route["service"], known)
-    callee = known.get(route["service"])
-    if callee is not None and callee["protocol"] == "tcp":
-        yield f"{path}.service: {callee['name']!r} has protocol tcp; give it a tcp listener, not a route"
-
-
-def _routes(path: str, routes: list[Item]) -> Iterator[str]:
-    for index, route in enumerate(routes):
-        yield from _match(f"{path}[{index}]", route, path_needed=True)
-        for earlier in range(index):
-            if _covers(routes[earlier], route):
-                yield f"{path}[{index}]: is never reached; {path}[{earlier}] matches all of it; put it before that one"
-                break
-
-
-def _match(path: str, match: Item, path_needed: bool) -> Iterator[str]:
-    given = [key for key in PATHS if match[key] is not None]
-    if len(given) > 1 or (path_needed and not given):
-        yield f"{path}: has {words(given) if given else 'no path'}; give exactly one of {words(PATHS)}"
-    for index, header in enumerate(match["headers"] or []):
-        tests = [key for key in HEADER_TESTS if header[key] is not None]
-        if len(tests) != 1:
-            found = words(tests) if tests else "no test"
-            yield f"{path}.headers[{index}]: has {found}; give exactly one of {words(HEADER_TESTS)}"
-
-
-def _covers(earlier: Item, later: Item) -> bool:
-    """Whether every request of the later route already matches the earlier one."""
-    if earlier["headers"]:
-        return False
-    if earlier["prefix"] is None:
-        return any(earlier[key] is not None and earlier[key] == later[key] for key in PATHS)
-    if later["grpc"]:
-        return f"/{later['grpc']}/".startswith(earlier["prefix"])
-    return bool((later["prefix"] or later["path"] or "").startswith(earlier["prefix"]) or earlier["prefix"] == "/")
-
-
-def _front_ports(front_proxies: list[Item]) -> Iterator[str]:
-    """On the local engine the first replica of every front listens on localhost."""
-    owners: dict[int, tuple[int, str]] = {}
-    for index, front in enumerate(front_proxies):
-        for position, listener in enumerate(front.get("listeners", [])):
-            path = f"mesh_front_proxies[{index}].listeners[{position}].port"
-            owner, place = owners.setdefault(listener["port"], (index, path))
-            if owner != index:
-                yield f"{path}: {listener['port']} is already {place}, and both are on localhost"

@@ -3,302 +3,36 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The inventory's schema as data: every key of a service, an upstream, a front proxy and the mesh.
 
-Checks, defaults and the variable reference all come from these tables. A field has ``type``, ``description`` and, where
-they apply:
-
-* ``default`` (filled in when absent), ``required``
-* ``choices``, ``minimum``, ``maximum``, ``pattern`` (a key of PATTERNS)
-* ``fields`` of a dict, ``items`` of a list or of a map's values
-* ``shorthand``: the key that a bare value of a dict stands for (``retries: 2`` is ``retries: {count: 2}``)
-* ``example`` for the reference
-
-Types: str, int, number, bool, duration, dict, list, map (free keys), any, and toggle (a dict, or true/false for it).
+Checks, defaults, the variable reference and the JSON Schema all come from these tables. Their parts: schema_fields (the
+shape of a field), schema_edge (how a service is called), schema_proxy (what one Envoy is told).
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-Field = dict[str, Any]
-Fields = dict[str, Field]
-
-# Pattern name: (regular expression, what it allows in words).
-PATTERNS: dict[str, tuple[str, str]] = {
-    "dns_label": (
-        r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?",
-        "lower-case letters, digits and '-', starting with a letter, at most 63 characters",
-    ),
-    "dns_domain": (r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", "a DNS domain without a trailing dot"),
-    "ip": (r"[0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f.]{0,15}){2,8}", "an IP address"),
-    "path": (r"/\S*", "a path starting with '/'"),
-    "grpc": (r"[A-Za-z_][\w.]*(/[A-Za-z_]\w*)?", "package.Service or package.Service/Method"),
-    "header": (r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "an HTTP header name"),
-    "variable": (r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and '_', not starting with a digit"),
-}
-
-IP: Field = {"type": "str", "pattern": "ip"}
-PORT: Field = {"type": "int", "minimum": 1, "maximum": 65535}
-HTTP_PROTOCOLS = ("http", "http2", "grpc")
-PROTOCOLS = (*HTTP_PROTOCOLS, "tcp")
-DISCOVERIES = ("dns", "static", "eds")
-LB_POLICIES = ("round_robin", "least_request", "random", "ring_hash", "maglev")
-HASHING_POLICIES = ("ring_hash", "maglev")
-RETRY_CONDITIONS = (
-    "5xx",
-    "gateway-error",
-    "reset",
-    "reset-before-request",
-    "connect-failure",
-    "envoy-ratelimited",
-    "retriable-4xx",
-    "refused-stream",
-    "retriable-status-codes",
-    "retriable-headers",
-    "http3-post-connect-failure",
-    "cancelled",
-    "deadline-exceeded",
-    "internal",
-    "resource-exhausted",
-    "unavailable",
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema_edge import (
+    CIRCUIT_BREAKERS,
+    EDGE,
+    HASH_ON,
+    INGRESS_ROUTE,
+    MATCH,
+    MIRROR,
+    POLICY,
+    RATE_LIMIT,
+    ROUTE,
+    SERVICE_POLICY,
 )
-
-HEALTH_CHECK: Field = {
-    "type": "dict",
-    "shorthand": "type",
-    "description": "Active health checks: by every caller of the service, and by its own sidecar.",
-    "example": {"type": "grpc", "interval": "10s"},
-    "fields": {
-        "type": {
-            "type": "str",
-            "choices": ("http", "grpc", "tcp"),
-            "description": "What is asked. By default it follows the service's protocol.",
-        },
-        "path": {
-            "type": "str",
-            "pattern": "path",
-            "default": "/healthz",
-            "description": "Path asked with O(type=http); it reaches the application.",
-        },
-        "grpc_service": {
-            "type": "str",
-            "default": "",
-            "description": "Service name in the question with O(type=grpc); empty asks for the server as a whole.",
-        },
-        "interval": {"type": "duration", "default": "10s", "description": "Time between two questions to one replica."},
-        "unhealthy_interval": {
-            "type": "duration",
-            "default": "2s",
-            "description": "Time between two questions to a replica that is not healthy.",
-        },
-        "timeout": {"type": "duration", "default": "1s", "description": "Time after which a question has failed."},
-        "healthy_threshold": {
-            "type": "int",
-            "minimum": 1,
-            "default": 2,
-            "description": "Answers in a row that make a replica healthy.",
-        },
-        "unhealthy_threshold": {
-            "type": "int",
-            "minimum": 1,
-            "default": 2,
-            "description": "Failures in a row that make a replica unhealthy.",
-        },
-    },
-}
-
-RETRIES: Field = {
-    "type": "dict",
-    "shorthand": "count",
-    "description": "Retries of a failed request on another replica; V(0) turns them off.",
-    "example": {"count": 2, "per_try_timeout": "1s"},
-    "fields": {
-        "count": {
-            "type": "int",
-            "minimum": 0,
-            "maximum": 100,
-            "description": "Tries after the first. V(2), or V(4) on an edge that is idempotent.",
-        },
-        "on": {
-            "type": "list",
-            "items": {"type": "str", "choices": RETRY_CONDITIONS},
-            "description": (
-                "Conditions, by Envoy's names. By default those that are safe for any request: V(connect-failure), "
-                "V(refused-stream), V(reset-before-request); on an idempotent edge also V(reset) and V(gateway-error)."
-            ),
-        },
-        "per_try_timeout": {
-            "type": "duration",
-            "description": "Time for one try. None, or V(1s) on an edge that is idempotent.",
-        },
-    },
-}
-
-HASH_ON: Field = {
-    "type": "dict",
-    "description": "What O(lb_policy=ring_hash) and O(lb_policy=maglev) hash: exactly one of these.",
-    "example": {"header": "x-user"},
-    "fields": {
-        "header": {"type": "str", "pattern": "header", "description": "The value of a request header."},
-        "cookie": {"type": "str", "pattern": "header", "description": "A cookie; Envoy sets it where it is missing."},
-        "source_ip": {"type": "bool", "description": "The caller's address."},
-    },
-}
-
-PATCH_CLUSTER: Field = {"type": "map", "items": {"type": "any"}, "description": "Merged into the generated cluster."}
-PATCH_LISTENER: Field = {"type": "map", "items": {"type": "any"}, "description": "Merged into the generated listener."}
-PATCH_HTTP: Field = {
-    "type": "map",
-    "items": {"type": "any"},
-    "description": "Merged into the generated HTTP connection manager.",
-}
-PATCH_ROUTE: Field = {"type": "map", "items": {"type": "any"}, "description": "Merged into the generated route."}
-PATCH_BOOTSTRAP: Field = {
-    "type": "map",
-    "items": {"type": "any"},
-    "description": "Merged into the generated bootstrap.",
-}
-
-
-def _patch(**fields: Field) -> Field:
-    return {
-        "type": "dict",
-        "description": (
-            "JSON merge patch (RFC 7396) for what the model does not name: dicts are merged, null removes, lists are "
-            "replaced. The result is validated by Envoy like everything else."
-        ),
-        "fields": fields,
-    }
-
-
-MATCH: Fields = {
-    "prefix": {"type": "str", "pattern": "path", "description": "Paths that start with this."},
-    "path": {"type": "str", "pattern": "path", "description": "This path exactly."},
-    "regex": {"type": "str", "description": "Paths that match this regular expression (RE2) as a whole."},
-    "grpc": {
-        "type": "str",
-        "pattern": "grpc",
-        "example": "api.Echo",
-        "description": "gRPC calls of a service (V(package.Service)) or of one method (V(package.Service/Method)).",
-    },
-    "headers": {
-        "type": "list",
-        "description": "Headers that must match too.",
-        "items": {
-            "type": "dict",
-            "fields": {
-                "name": {"type": "str", "pattern": "header", "required": True, "description": "The header's name."},
-                "exact": {"type": "str", "description": "Its whole value."},
-                "prefix": {"type": "str", "description": "The start of its value."},
-                "regex": {"type": "str", "description": "A regular expression (RE2) for its whole value."},
-                "present": {"type": "bool", "description": "That it is there (V(true)) or is not (V(false))."},
-            },
-        },
-    },
-}
-PATHS = ("prefix", "path", "regex", "grpc")
-HEADER_TESTS = ("exact", "prefix", "regex", "present")
-
-# What a request may be told on its way, by a route of a front proxy or by an upstream of a service.
-POLICY: Fields = {
-    "timeout": {
-        "type": "duration",
-        "description": (
-            "Time for the whole answer, retries included; V(0) is no limit. V(15s), and no limit but the caller's "
-            "own deadline for gRPC."
-        ),
-    },
-    "retries": RETRIES,
-    "idempotent": {
-        "type": "bool",
-        "description": "Requests may be repeated after they were sent: retries also on resets and gateway errors.",
-    },
-    "prefix_rewrite": {
-        "type": "str",
-        "pattern": "path",
-        "description": "Replaces the matched prefix or path.",
-    },
-    "host_rewrite": {"type": "str", "description": "Replaces the Host header."},
-}
-
-INGRESS_ROUTE: Field = {
-    "type": "dict",
-    "fields": {**MATCH, "envoy_patch": _patch(route=PATCH_ROUTE)},
-}
-
-ROUTE: Field = {
-    "type": "dict",
-    "fields": {
-        **MATCH,
-        "service": {"type": "str", "required": True, "description": "The service that answers."},
-        **POLICY,
-        "envoy_patch": _patch(route=PATCH_ROUTE),
-    },
-}
-
-ACCESS_LOG: Field = {
-    "type": "dict",
-    "shorthand": "format",
-    "default": {},
-    "description": "Access log on standard output.",
-    "fields": {
-        "format": {
-            "type": "str",
-            "choices": ("text", "json", "none"),
-            "default": "text",
-            "description": "One line of text a request, one JSON object a request, or nothing.",
-        },
-    },
-}
-
-# What one Envoy process is told, sidecar or front proxy.
-ENVOY: Fields = {
-    "admin_port": {**PORT, "default": 9901, "description": "Port of Envoy's admin interface, on loopback only."},
-    "health_path": {
-        "type": "str",
-        "pattern": "path",
-        "default": "/healthz",
-        "description": (
-            "Path under which the listener itself answers for probes, when the request has the header "
-            "C(x-envoy-livenessprobe: healthz)."
-        ),
-    },
-    "access_log": ACCESS_LOG,
-    "log_level": {
-        "type": "str",
-        "choices": ("trace", "debug", "info", "warning", "error", "critical", "off"),
-        "default": "info",
-        "description": "Level of Envoy's own log.",
-    },
-    "log_format": {
-        "type": "str",
-        "default": "[%Y-%m-%d %T.%e][%t][%l][%n] %v",
-        "description": "Format of Envoy's own log (spdlog).",
-    },
-    "concurrency": {"type": "int", "minimum": 1, "default": 1, "description": "Worker threads."},
-    "drain_time": {
-        "type": "duration",
-        "default": "20s",
-        "description": "Time in which connections of a removed listener, or of a stopping Envoy, come to an end.",
-    },
-    "args": {"type": "list", "items": {"type": "str"}, "default": [], "description": "More arguments for Envoy."},
-}
-
-EDGE: Fields = {
-    "discovery": {
-        "type": "str",
-        "choices": DISCOVERIES,
-        "description": (
-            "How a caller finds the replicas. V(dns) asks for the headless Service, V(static) writes the addresses "
-            "into the cluster, V(eds) into a file of their own, which Envoy re-reads."
-        ),
-    },
-    "lb_policy": {"type": "str", "choices": LB_POLICIES, "description": "How a caller chooses among the replicas."},
-    "hash_on": HASH_ON,
-    "connect_timeout": {
-        "type": "duration",
-        "description": "Time for a new connection. V(1s), or V(250ms) on an edge that is idempotent.",
-    },
-}
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema_fields import (
+    COUNT,
+    IP,
+    PERCENT,
+    PORT,
+    PROTOCOLS,
+    ZONE,
+    Field,
+    Fields,
+    patch,
+)
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema_proxy import ENVOY
 
 UPSTREAM: Field = {
     "type": "dict",
@@ -325,14 +59,17 @@ UPSTREAM: Field = {
         },
         **POLICY,
         **EDGE,
-        "health_check": HEALTH_CHECK,
-        "envoy_patch": _patch(
-            cluster=PATCH_CLUSTER,
-            listener=PATCH_LISTENER,
-            http_connection_manager=PATCH_HTTP,
-            route=PATCH_ROUTE,
-        ),
+        "envoy_patch": patch("cluster", "listener", "http_connection_manager", "virtual_host", "route"),
     },
+}
+
+ZONES: Field = {
+    "type": "list",
+    "items": ZONE,
+    "default": [],
+    "description": (
+        "Zones of the replicas on engine V(local), in turn. On Kubernetes a replica's zone is that of its node."
+    ),
 }
 
 SIDECAR: Field = {
@@ -351,6 +88,21 @@ SIDECAR: Field = {
             "items": INGRESS_ROUTE,
             "default": [{"prefix": "/"}],
             "description": "Requests that may pass to the application; all others are answered with 404.",
+        },
+        "rate_limit": {
+            **RATE_LIMIT,
+            "description": (
+                "Requests that the sidecar lets pass, all callers together; what is beyond is answered with 429, or "
+                "RESOURCE_EXHAUSTED for gRPC. Health checks pass."
+            ),
+        },
+        "max_connections": {**COUNT, "description": "Connections of callers; one more is closed at once."},
+        "circuit_breakers": {
+            **CIRCUIT_BREAKERS,
+            "description": (
+                "Limits of what the application gets at once; what is beyond is answered with 503, and the header "
+                "C(x-envoy-overloaded)."
+            ),
         },
         **ENVOY,
     },
@@ -392,7 +144,15 @@ SERVICE: Field = {
             "type": "str",
             "choices": PROTOCOLS,
             "default": "http",
-            "description": "What the application speaks. V(http2) and V(grpc) are HTTP/2 without TLS.",
+            "description": (
+                "What the application speaks. V(http2) and V(grpc) are HTTP/2 without TLS, V(tls) is TLS that the "
+                "proxies pass on as it is, told apart by the server name that the client asks for (SNI)."
+            ),
+        },
+        "websocket": {
+            "type": "bool",
+            "default": False,
+            "description": "Requests may become websockets, on every way to the application.",
         },
         "replicas": {"type": "int", "minimum": 0, "maximum": 250, "default": 1, "description": "Number of replicas."},
         "endpoints": {
@@ -402,11 +162,59 @@ SERVICE: Field = {
                 "fields": {
                     "address": {**IP, "required": True, "description": "IP address."},
                     "port": {**PORT, "description": "Port; the service's port by default."},
+                    "zone": {**ZONE, "description": "Its zone, for O(zone_aware)."},
                 },
             },
             "description": (
                 "Addresses of a service that runs elsewhere. It is then only called, never deployed, and needs "
                 "O(discovery=static) or O(discovery=eds)."
+            ),
+        },
+        "host": {
+            "type": "str",
+            "pattern": "host_name",
+            "example": "api.example.com",
+            "description": (
+                "DNS name of a service that runs elsewhere, outside the mesh. It is then only called, never deployed; "
+                "requests to it get this name as Host."
+            ),
+        },
+        "tls": {
+            "type": "toggle",
+            "description": "Callers' proxies speak TLS with a service that runs elsewhere (O(host) or O(endpoints)).",
+            "example": {"ca_file": "/etc/ssl/private-ca.crt", "client_certificate": "shop-client"},
+            "fields": {
+                "server_name": {
+                    "type": "str",
+                    "pattern": "host_name",
+                    "description": (
+                        "Name that is asked for (SNI) and that its certificate must have; O(host) if not given."
+                    ),
+                },
+                "ca_file": {
+                    "type": "str",
+                    "pattern": "path",
+                    "description": (
+                        "File with the certificate authorities that are believed, on the machine (in the container) of "
+                        "the proxy; that of the mesh if not given."
+                    ),
+                },
+                "client_certificate": {
+                    "type": "str",
+                    "pattern": "dns_label",
+                    "description": (
+                        "Name of the Secret with the certificate that the proxy shows; on engine V(local) of a folder "
+                        "in C(certificates) of the mesh, which is yours to fill."
+                    ),
+                },
+            },
+        },
+        "server_names": {
+            "type": "list",
+            "items": {"type": "str", "pattern": "server_name"},
+            "description": (
+                "Names under which clients of O(protocol=tls) ask for this service; O(host), or the service's DNS "
+                "names, if not given."
             ),
         },
         "sidecar": SIDECAR,
@@ -423,6 +231,7 @@ SERVICE: Field = {
                     "description": "One listener an upstream, or one for all that routes by host, path or header.",
                 },
                 "port": {**PORT, "default": 15001, "description": "Port of the shared listener."},
+                "envoy_patch": patch("listener", "http_connection_manager"),
             },
         },
         "upstreams": {
@@ -434,16 +243,64 @@ SERVICE: Field = {
                 "of the called service, unless the upstream has its own."
             ),
         },
+        **EDGE,
         "discovery": {**EDGE["discovery"], "default": "dns"},
         "lb_policy": {**EDGE["lb_policy"], "default": "round_robin"},
-        "hash_on": HASH_ON,
-        "connect_timeout": EDGE["connect_timeout"],
-        "health_check": HEALTH_CHECK,
-        "envoy_patch": _patch(
-            cluster={**PATCH_CLUSTER, "description": "Merged into the cluster of the application in its sidecar."},
-            listener=PATCH_LISTENER,
-            http_connection_manager=PATCH_HTTP,
-            bootstrap=PATCH_BOOTSTRAP,
+        "versions": {
+            "type": "list",
+            "description": ("Services that share the calls to this one, which is then a name only and never deployed."),
+            "items": {
+                "type": "dict",
+                "fields": {
+                    "service": {"type": "str", "required": True, "description": "Name of the service that answers."},
+                    "weight": {
+                        "type": "int",
+                        "minimum": 0,
+                        "maximum": 1_000_000,
+                        "default": 0,
+                        "description": "Its share of the requests, next to the other weights.",
+                    },
+                    "headers": {
+                        **MATCH["headers"],
+                        "description": "All requests with these headers go to it, whatever the weights.",
+                    },
+                    "cookie": {
+                        "type": "dict",
+                        "shorthand": "name",
+                        "description": "All requests with this cookie go to it, whatever the weights.",
+                        "fields": {
+                            "name": {
+                                "type": "str",
+                                "pattern": "plain_header",
+                                "required": True,
+                                "description": "Name of the cookie.",
+                            },
+                            "value": {
+                                "type": "str",
+                                "pattern": "cookie_value",
+                                "description": "Its value; any if not given.",
+                            },
+                        },
+                    },
+                },
+            },
+        },
+        "sticky": {
+            **HASH_ON,
+            "description": (
+                "Keeps callers with the version that answered first: by exactly one of these. A cookie names the "
+                "version and is kept when weights change, until the version's weight is 0; the others are hashed."
+            ),
+            "example": {"cookie": "version"},
+        },
+        "mirror": MIRROR,
+        "zones": ZONES,
+        "envoy_patch": patch(
+            "listener",
+            "http_connection_manager",
+            "virtual_host",
+            "bootstrap",
+            cluster="Merged into the cluster of the application in its sidecar.",
         ),
     },
 }
@@ -468,18 +325,34 @@ FRONT_LISTENER: Field = {
         "port": {**PORT, "required": True, "description": "Port on which it listens."},
         "protocol": {
             "type": "str",
-            "choices": ("http", "tcp"),
+            "choices": ("http", "tcp", "tls"),
             "default": "http",
-            "description": "V(http) accepts HTTP/1.1 and HTTP/2, gRPC included.",
+            "description": (
+                "V(http) accepts HTTP/1.1 and HTTP/2, gRPC included. V(tls) passes TLS on as it is, to the service "
+                "whose name the client asks for (SNI)."
+            ),
         },
         "service": {"type": "str", "description": "The service behind a listener with O(protocol=tcp)."},
+        "services": {
+            "type": "list",
+            "items": {"type": "str"},
+            "description": "The services behind a listener with O(protocol=tls), told apart by their O(server_names).",
+        },
         "tls": TLS,
+        "rate_limit": {
+            **RATE_LIMIT,
+            "description": (
+                "Requests that each replica of the front proxy lets pass here, all clients together; what is beyond is "
+                "answered with 429."
+            ),
+        },
+        "max_connections": {**COUNT, "description": "Connections of clients; one more is closed at once."},
         "https_redirect": {
             "type": "bool",
             "default": False,
             "description": "Answers every request with a redirect to HTTPS.",
         },
-        "envoy_patch": _patch(listener=PATCH_LISTENER, http_connection_manager=PATCH_HTTP),
+        "envoy_patch": patch("listener", "http_connection_manager"),
     },
 }
 
@@ -516,6 +389,7 @@ FRONT_PROXY: Field = {
                         "description": "Host names.",
                     },
                     "routes": {"type": "list", "items": ROUTE, "required": True, "description": "Its routes."},
+                    "envoy_patch": patch("virtual_host"),
                 },
             },
         },
@@ -530,15 +404,15 @@ FRONT_PROXY: Field = {
                 "type": "dict",
                 "fields": {
                     "service": {"type": "str", "required": True, "description": "Name of the service."},
-                    **{key: field for key, field in POLICY.items() if key in ("timeout", "retries", "idempotent")},
+                    **{key: POLICY[key] for key in SERVICE_POLICY},
                     **EDGE,
-                    "health_check": HEALTH_CHECK,
-                    "envoy_patch": _patch(cluster=PATCH_CLUSTER),
+                    "envoy_patch": patch("cluster"),
                 },
             },
         },
+        "zones": ZONES,
         **ENVOY,
-        "envoy_patch": _patch(bootstrap=PATCH_BOOTSTRAP),
+        "envoy_patch": patch("bootstrap"),
     },
 }
 
@@ -549,6 +423,7 @@ DNS: Field = {
     "fields": {
         "refresh_rate": {
             "type": "duration",
+            "minimum": 0.01,
             "default": "5s",
             "description": (
                 "Time between two questions. With O(jitter), the longest a new replica waits for its first request."
@@ -571,7 +446,61 @@ DNS: Field = {
                 },
             },
             "default": [],
-            "description": "DNS servers to ask instead of the system's; engine V(local) sets its own.",
+            "description": (
+                "DNS servers to ask instead of the system's. On engine V(local) names of the mesh are asked of its own "
+                "server all the same."
+            ),
+        },
+    },
+}
+
+TRACING: Field = {
+    "type": "toggle",
+    "default": False,
+    "description": "Spans of every HTTP request, sent to a collector by OpenTelemetry's protocol (OTLP).",
+    "example": {"host": "otel-collector.observability.svc.cluster.local", "sampling": 5},
+    "fields": {
+        "host": {
+            "type": "str",
+            "pattern": "host_or_ip",
+            "required": True,
+            "description": "The collector's DNS name or IP address.",
+        },
+        "port": {**PORT, "default": 4317, "description": "Its port; V(4318) is usual for V(http)."},
+        "protocol": {
+            "type": "str",
+            "choices": ("grpc", "http"),
+            "default": "grpc",
+            "description": "OTLP over gRPC or over HTTP.",
+        },
+        "sampling": {
+            **PERCENT,
+            "default": 100,
+            "description": (
+                "Share of the traces that are begun, in percent. Who is called follows its caller's choice, and a "
+                "front proxy its clients'."
+            ),
+        },
+    },
+}
+
+STATS: Field = {
+    "type": "dict",
+    "shorthand": "keep",
+    "default": {},
+    "description": "Which statistics Envoy keeps; each costs memory in every cluster and listener.",
+    "fields": {
+        "keep": {
+            "type": "str",
+            "choices": ("dashboards", "all"),
+            "default": "dashboards",
+            "description": "V(dashboards): those that dashboards, alerts and this collection read.",
+        },
+        "also": {
+            "type": "list",
+            "items": {"type": "str", "pattern": "stat"},
+            "default": [],
+            "description": "More of them, by their last part, such as V(upstream_cx_length_ms).",
         },
     },
 }
@@ -583,8 +512,8 @@ MESH: Fields = {
         "choices": ("kubernetes", "local"),
         "default": "kubernetes",
         "description": (
-            "Where the mesh runs. On V(local) every port below 1024 is raised by 8000: 80 becomes 8080, 443 becomes "
-            "8443."
+            "Where the mesh runs. On V(local) every port below 1024 of what runs here is raised by 8000: 80 becomes "
+            "8080, 443 becomes 8443."
         ),
     },
     "namespace": {
@@ -609,6 +538,17 @@ MESH: Fields = {
         ),
     },
     "dns": DNS,
+    "tracing": TRACING,
+    "stats": STATS,
+    "ca_file": {
+        "type": "str",
+        "pattern": "path",
+        "default": "/etc/ssl/certs/ca-certificates.crt",
+        "description": (
+            "File with the certificate authorities that are believed where a service has O(tls), on the machine (in "
+            "the container) of the proxies."
+        ),
+    },
     "resting": {
         "type": "list",
         "items": {"type": "str"},

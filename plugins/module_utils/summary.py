@@ -9,8 +9,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from ansible_collections.sidecar.mesh.plugins.module_utils import names
-from ansible_collections.sidecar.mesh.plugins.module_utils.proxies import callee_port
+from ansible_collections.sidecar.mesh.plugins.module_utils import names, services
 
 Item = dict[str, Any]
 
@@ -42,15 +41,23 @@ def _services(model: Item) -> Iterator[list[str]]:
     for service in model["services"]:
         addresses = [replica["address"] for replica in model["replicas"] if replica["workload"] == service["name"]]
         addresses += [endpoint["address"] for endpoint in service["endpoints"] or []]
+        addresses += [service["host"]] if service["host"] else []
+        addresses += [_share(version) for version in service["versions"] or []]
         calls = [upstream["service"] for upstream in service["upstreams"]]
         yield [
             service["name"],
             service["protocol"],
-            str(service["replicas"]),
-            str(callee_port(service)),
+            str(service["replicas"]) if services.runs_here(service) else "-",
+            "-" if service["versions"] else str(services.port(service)),
             ", ".join(calls) or "-",
             " ".join(addresses) or "-",
         ]
+
+
+def _share(version: Item) -> str:
+    claims = [name for name in ("headers", "cookie") if version[name]]
+    shares = [*([f"{version['weight']}"] if version["weight"] else []), *(f"by {name}" for name in claims)]
+    return f"{version['service']} ({', '.join(shares)})"
 
 
 def _fronts(model: Item) -> Iterator[list[str]]:
@@ -64,10 +71,11 @@ def _routes(front: Item, listener: Item) -> list[str]:
         return ["to https"]
     if listener["service"]:
         return [f"all to {listener['service']}"]
-    routes = [route for host in front["virtual_hosts"] for route in host["routes"]] + front["routes"]
+    if listener["services"]:
+        return [f"by name to {name}" for name in listener["services"]]
     return [
         f"{route['prefix'] or route['path'] or route['regex'] or route['grpc']} to {route['service']}"
-        for route in routes
+        for route in services.front_routes(front)
     ]
 
 
@@ -75,20 +83,19 @@ def _url(model: Item, front: Item, listener: Item) -> str:
     mesh = model["mesh"]
     local = mesh["engine"] == "local"
     host = "localhost" if local else names.dns_name(front["name"], mesh["namespace"], mesh["domain"])
-    scheme = "tcp" if listener["protocol"] == "tcp" else ("https" if listener["tls"] else "http")
+    scheme = listener["protocol"] if listener["protocol"] != "http" else ("https" if listener["tls"] else "http")
     return f"{scheme}://{host}:{listener['port']}"
 
 
 def _commands(model: Item) -> Iterator[str]:
-    services = {service["name"]: service for service in model["services"]}
+    known = {service["name"]: service for service in model["services"]}
     for front in model["front_proxies"]:
-        routes = [route for host in front["virtual_hosts"] for route in host["routes"]] + front["routes"]
         for listener in front["listeners"]:
-            if listener["protocol"] == "tcp" or listener["https_redirect"]:
+            if listener["protocol"] != "http" or listener["https_redirect"]:
                 continue
-            for route in routes:
+            for route in services.front_routes(front):
                 path = route["path"] or route["prefix"]
-                if path and services[route["service"]]["protocol"] != "grpc":
+                if path and known[route["service"]]["protocol"] != "grpc":
                     yield f"curl {'-k ' if listener['tls'] else ''}{_url(model, front, listener)}{path}"
 
 

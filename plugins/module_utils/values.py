@@ -12,6 +12,8 @@ from typing import Any
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 # Source: protobuf docs, "Duration"; about 10,000 years.
 _LONGEST_SECONDS = 315_576_000_000
+_SIZES = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_SIZE = re.compile(r"([0-9]{1,12})(Ki|Mi|Gi|Ti|k|M|G|T|)")
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 
 
@@ -39,7 +41,8 @@ def seconds(value: Any) -> float:
     Raises ValueError for anything else.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        number = float(value)
+        # A larger whole number is none that float() takes.
+        number = float(value) if abs(value) <= _LONGEST_SECONDS else math.nan
     else:
         match = _DURATION.fullmatch(value) if isinstance(value, str) else None
         number = float(match[1]) * _UNITS[match[2]] if match else math.nan
@@ -52,6 +55,20 @@ def duration(value: Any) -> str:
     """The same duration as Envoy writes it: seconds with up to nine decimals and an ``s``, such as ``0.25s``."""
     text = f"{seconds(value):.9f}".rstrip("0").rstrip(".")
     return f"{text}s"
+
+
+def byte_count(value: Any) -> int:
+    """Bytes of a size: a whole number, or text such as ``256Mi``. Raises ValueError for anything else.
+
+    Source: Kubernetes docs, "Resource Management for Pods and Containers", memory resource units.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        match = _SIZE.fullmatch(str(value))
+    else:
+        match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(value)
+    return int(match[1]) * _SIZES[match[2]]
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

@@ -153,6 +153,7 @@ version:
 """
 
 import os
+from collections import Counter
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -183,7 +184,7 @@ def configs_of(module: AnsibleModule) -> list[validate.Config]:
     configs = [validate.Config(**config) for config in module.params["configs"]]
     configs += [validate.read_folder(folder) for folder in module.params["folders"]]
     names = [config.name for config in configs]
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         module.fail_json(msg=f"configs and folders: each name may be there once only: {', '.join(repeated)}")
     return configs

@@ -143,7 +143,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.sidecar.mesh.plugins.module_utils import admin as envoy_admin
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import CLUSTERS_FILE
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import HAS_YAML
-from ansible_collections.sidecar.mesh.plugins.module_utils.names import APPLICATION_CLUSTER
+from ansible_collections.sidecar.mesh.plugins.module_utils.names import OWN_CLUSTERS
 from ansible_collections.sidecar.mesh.plugins.module_utils.publishing import held, steps, zone_steps
 
 Proxy = dict[str, Any]
@@ -253,8 +253,7 @@ def await_retired(pool: ThreadPoolExecutor, proxies: list[Proxy], addresses: set
             hosts = envoy_admin.cluster_hosts(proxy["admin"])
         except envoy_admin.UnreachableError:
             return False
-        # A sidecar's own application is no choice of it.
-        others = [used for cluster, used in hosts.items() if cluster != APPLICATION_CLUSTER]
+        others = [used for cluster, used in hosts.items() if cluster not in OWN_CLUSTERS]
         return any(host.rpartition(":")[0] in addresses for used in others for host in used)
 
     deadline = time.monotonic() + timeout

@@ -5,7 +5,9 @@ Nothing but processes and files of its own: a mesh's random name gives it loopba
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import http.client
 import http.server
 import json
@@ -16,6 +18,7 @@ import socketserver
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -32,6 +35,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.local import DNS_PORT
 from ansible_collections.sidecar.mesh.plugins.module_utils.local_plan import zone
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 from ansible_collections.sidecar.mesh.plugins.module_utils.validate import Envoy
+from behaviour.certificates import Authority
 from behaviour.machine import BIN, ROOT, wait_until
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -139,10 +143,49 @@ def send(where: str, data: bytes, tls: ssl.SSLContext | None = None) -> bytes:
         return b""
 
 
+def at_once(count: int, question: Callable[[], Any]) -> list[Any]:
+    """The answers to the same question of so many clients at the same time."""
+    with futures.ThreadPoolExecutor(count) as clients:
+        return list(clients.map(lambda _rest: question(), range(count)))
+
+
+def upgraded(where: str, path: str = "/") -> socket.socket | None:
+    """A connection that has become a websocket, or None where it may not."""
+    host, _rest, port = where.rpartition(":")
+    connection = socket.create_connection((host, int(port)), timeout=15)
+    key = base64.b64encode(secrets.token_bytes(16)).decode()
+    lines = [f"GET {path} HTTP/1.1", f"host: {where}", "connection: Upgrade", "upgrade: websocket"]
+    lines += [f"sec-websocket-key: {key}", "sec-websocket-version: 13", "", ""]
+    connection.sendall("\r\n".join(lines).encode())
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += connection.recv(4096)
+    if b" 101 " in head.partition(b"\r\n")[0]:
+        assert _websocket_accept(key).encode() in head
+        return connection
+    connection.close()
+    return None
+
+
+def _websocket_accept(key: str) -> str:
+    """What a server answers to a client's key (RFC 6455, 4.2.2)."""
+    return base64.b64encode(hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
+
+
 def call(channel: grpc.Channel, method: str = ECHO) -> tuple[bytes, str]:
     """The answer to a unary gRPC call, and the replica that gave it. Raises grpc.RpcError."""
     answer, detail = channel.unary_unary(method).with_call(b"\n\x04echo", timeout=10)
     return answer, dict(detail.initial_metadata())["hostname"]
+
+
+def code(channel: grpc.Channel, *metadata: tuple[str, str], timeout: float | None = 10) -> grpc.StatusCode:
+    """How a unary gRPC call ends."""
+    try:
+        channel.unary_unary(ECHO)(b"", timeout=timeout, metadata=metadata)
+    except grpc.RpcError as error:
+        found: grpc.StatusCode = error.code()
+        return found
+    return grpc.StatusCode.OK
 
 
 # Applications
@@ -162,6 +205,10 @@ class Application:
     """Status for a path; None closes the connection without a word."""
     health: bytes = SERVING
     """What a gRPC application says about itself."""
+    connections: int = 0
+    """How many it accepted."""
+    deadlines: list[float | None] = field(default_factory=list)
+    """Seconds that callers of gRPC gave it."""
 
 
 class _HttpServer(http.server.ThreadingHTTPServer):
@@ -175,6 +222,7 @@ class _HttpServer(http.server.ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self.connections.add(request)
+        self.application.connections += 1
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
@@ -193,6 +241,8 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
     server: _HttpServer
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    wbufsize = -1
+    """A whole answer at once, as servers send it."""
 
     def do_GET(self) -> None:
         application = self.server.application
@@ -202,7 +252,11 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
         if status is None:
             self.close_connection = True
             return
-        seen = {"path": self.path, "headers": {key.lower(): value for key, value in self.headers.items()}}
+        if self.headers["upgrade"] == "websocket":
+            self._echo()
+            return
+        headers = {key.lower(): ", ".join(self.headers.get_all(key, [])) for key in self.headers}
+        seen = {"path": self.path, "headers": headers}
         body = json.dumps(seen).encode()
         self.send_response(status)
         self.send_header("hostname", application.name)
@@ -210,6 +264,19 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):  # the proxy did not wait
             self.end_headers()
             self.wfile.write(body)
+
+    def _echo(self) -> None:
+        """Becomes a websocket; whatever is sent comes back."""
+        self.send_response(101)
+        for name, value in (("connection", "Upgrade"), ("upgrade", "websocket")):
+            self.send_header(name, value)
+        self.send_header("sec-websocket-accept", _websocket_accept(self.headers["sec-websocket-key"]))
+        self.end_headers()
+        self.wfile.flush()
+        with contextlib.suppress(OSError):
+            while data := self.connection.recv(4096):
+                self.connection.sendall(data)
+        self.close_connection = True
 
     def do_POST(self) -> None:
         """What it was sent comes back."""
@@ -252,11 +319,36 @@ def _serve_tcp(address: str, port: int, application: Application) -> Callable[[]
     return stop
 
 
+def _serve_tls(address: str, port: int, application: Application) -> Callable[[], None]:
+    """Shakes hands with a certificate that has its name, and answers like the server of TCP."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.TemporaryDirectory() as folder:
+        Authority(Path(folder), "application").issue(Path(folder), application.name)
+        context.load_cert_chain(Path(folder) / "tls.crt", Path(folder) / "tls.key")
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError), context.wrap_socket(self.request, server_side=True) as connection:
+                while data := connection.recv(1024):
+                    connection.sendall(f"{application.name}:".encode() + data)
+
+    server = _TcpServer((address, port), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+
+    return stop
+
+
 def _serve_grpc(address: str, port: int, application: Application) -> Callable[[], None]:
     """api.Echo/Echo, api.Echo/Fail and the health service, on bytes."""
 
     def echo(request: bytes, context: grpc.ServicerContext) -> bytes:
         application.paths.append(ECHO)
+        application.deadlines.append(context.time_remaining())
+        application.answer(ECHO)
         context.send_initial_metadata([("hostname", application.name)])
         return request
 
@@ -283,7 +375,7 @@ def _serve_grpc(address: str, port: int, application: Application) -> Callable[[
 def serve(protocol: str, address: str, port: int, name: str) -> Application:
     """An application that answers now, and until it is stopped."""
     application = Application(name)
-    server = {"http": _serve_http, "grpc": _serve_grpc, "tcp": _serve_tcp}[protocol]
+    server = {"http": _serve_http, "grpc": _serve_grpc, "tcp": _serve_tcp, "tls": _serve_tls}[protocol]
     application.stop = server(address, port, application)
     return application
 
@@ -301,7 +393,7 @@ class Mesh:
         """``inventory``: YAML, or JSON, with services, front_proxies and settings; FRONT, FRONT2 … are free ports."""
         self.folder = folder
         self.name = f"edges-{secrets.token_hex(4)}"
-        self.ports = {f"FRONT{number}": free_port() for number in ("", 2, 3, 4)}
+        self.ports = {f"FRONT{number}": free_port() for number in ("", 2, 3, 4, 5, 6)}
         self.applications: dict[str, Application] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.model = self._built(inventory)

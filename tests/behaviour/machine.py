@@ -121,7 +121,10 @@ class Supervisord:
         """End all at once; supervisord itself stops one program after the other."""
         if not self._process or self._process.poll() is not None:
             return
-        pids = [pid for pid in self.pids().values() if pid]
+        pids = []
+        # One that is told to stop takes its socket away before it ends.
+        with contextlib.suppress(OSError):
+            pids = [pid for pid in self.pids().values() if pid]
         self.kill()
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):

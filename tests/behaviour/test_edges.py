@@ -320,8 +320,8 @@ def test_shared_egress(shared: Mesh, path: str, headers: dict[str, str], service
 
 
 def test_shared_egress_knows_no_other_hosts(shared: Mesh) -> None:
-    assert get(shared.at("app-1", 15001), "/", {"host": "own"}).status == 404
-    assert get(shared.at("app-1", 15001), "http://example.com/", {"host": "example.com"}).status == 404
+    assert get(shared.at("app-1", 15001), "/", {"host": "own"}).status == 403
+    assert get(shared.at("app-1", 15001), "http://example.com/", {"host": "example.com"}).status == 403
 
 
 def test_an_upstream_with_a_port_has_a_listener_of_its_own_beside_the_shared_one(shared: Mesh) -> None:
@@ -340,7 +340,7 @@ CHAIN = """
 services:
   - name: a
     port: 8081
-    sidecar: {port: 8786, admin_port: 9902, routes: [{prefix: /api/}, {path: /healthz}]}
+    sidecar: {port: 8786, admin_port: 9903, routes: [{prefix: /api/}, {path: /healthz}]}
     upstreams: [{service: b, port: 8788}, {service: queue, port: 9092}]
   - {name: b, port: 8082, replicas: 2, sidecar: {port: 8789, access_log: json}}
   - {name: queue, port: 9000, protocol: tcp, sidecar: {port: 9001}}
@@ -440,11 +440,11 @@ def test_access_logs_tell_one_request_by_its_id_on_its_whole_way(chain: Mesh) ->
 
 def test_every_port_of_an_envoy_is_on_its_own_loopback_address(chain: Mesh) -> None:
     """The admin interface above all; only a front's own listeners are on localhost."""
-    assert _listening(chain.pid("a-1")) == {chain.at("a-1", port) for port in (8786, 8788, 9092, 9902)}
-    front = {chain.at("front-1", 9901), chain.front(), chain.front("2")}
+    assert _listening(chain.pid("a-1")) == {chain.at("a-1", port) for port in (8786, 8788, 9092, 9902, 9903)}
+    front = {chain.at("front-1", 9901), chain.at("front-1", 9902), chain.front(), chain.front("2")}
     assert _listening(chain.pid("front-1")) == front
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", 9902), timeout=1)
+        socket.create_connection(("127.0.0.1", 9903), timeout=1)
 
 
 def _listening(pid: int) -> set[str]:
@@ -689,6 +689,7 @@ front_proxies:
       - {prefix: /some, service: web, retries: {count: 1, on: [5xx]}}
       - {prefix: /idempotent, service: web, idempotent: true, timeout: 10s}
       - {prefix: /, service: web}
+    upstreams: [{service: web, outlier_detection: false}]
 """
 
 
@@ -791,6 +792,49 @@ def test_a_patch_on_each_level_takes_effect(mesh: Run) -> None:
     # A patch that removes: without its own timeout a route has Envoy's.
     folder = proxy_files(patched.proxy("app-1"))
     assert "timeout" not in folder["rds.egress_9001.yaml"]
+
+
+SHARED_PATCHES = """
+services:
+  - name: app
+    port: 8081
+    egress:
+      mode: shared
+      envoy_patch: {listener: {stat_prefix: patched_shared}, http_connection_manager: {server_name: patched-shared}}
+    envoy_patch: {virtual_host: {response_headers_to_add: [{header: {key: x-host, value: ingress}}]}}
+    upstreams:
+      - service: web
+        envoy_patch: {virtual_host: {response_headers_to_add: [{header: {key: x-host, value: egress}}]}}
+      - service: other
+        port: 9001
+        envoy_patch: {virtual_host: {response_headers_to_add: [{header: {key: x-host, value: own egress}}]}}
+  - {name: web, port: 8081, sidecar: false}
+  - {name: other, port: 8081, sidecar: false}
+front_proxies:
+  - name: front
+    listeners: [{port: FRONT}]
+    virtual_hosts:
+      - name: shop
+        domains: [shop.example.com]
+        routes:
+          - prefix: /
+            service: web
+            envoy_patch: {route: {response_headers_to_add: [{header: {key: x-route, value: front}}]}}
+        envoy_patch: {virtual_host: {response_headers_to_add: [{header: {key: x-host, value: front}}]}}
+    routes: [{prefix: /, service: web}]
+"""
+
+
+def test_virtual_hosts_and_the_shared_listener_take_patches(mesh: Run) -> None:
+    patched = mesh(SHARED_PATCHES)
+    assert get(patched.at("app-1", 8786)).headers["x-host"] == "ingress"
+    shared = get(patched.at("app-1", 15001), "/", {"host": "web"})
+    assert (shared.headers["server"], shared.headers["x-host"]) == ("patched-shared", "egress")
+    assert patched.stats("app-1")["listener.patched_shared.downstream_cx_total"] == 1
+    assert get(patched.at("app-1", 9001)).headers["x-host"] == "own egress"
+    front = get(patched.front(), "/", {"host": "shop.example.com"})
+    assert (front.headers["x-host"], front.headers["x-route"]) == ("front", "front")
+    assert "x-host" not in get(patched.front()).headers
 
 
 # Without files

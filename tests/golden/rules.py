@@ -43,7 +43,7 @@ class Config:
     def managers(self) -> Iterator[tuple[Map, Map, Map]]:
         """Every listener with its HTTP connection manager and routes."""
         for listener in self.listeners:
-            network = _network(listener)
+            network = _networks(listener)[0]
             if network["@type"] == MANAGER:
                 name = network.get("rds", {}).get("route_config_name")
                 yield listener, network, network.get("route_config") or self.routes.get(name, {})
@@ -55,7 +55,7 @@ def broken(files: dict[str, str]) -> list[str]:
     return [
         *_files(files),
         *_names(config),
-        *_admin(config),
+        *_bootstrap(config),
         *_listeners(config),
         *_managers(config),
         *_routes(config),
@@ -69,7 +69,8 @@ def _files(files: dict[str, str]) -> Iterator[str]:
         data = envoy_yaml.load(text)
         if envoy_yaml.dump(data) != text:
             yield f"{name}: is not in its canonical form"
-        if name != "bootstrap.yaml" and data.get("version_info") != envoy_yaml.content_hash(data["resources"]):
+        version = envoy_yaml.content_hash({"resources": data["resources"]}) if "resources" in data else None
+        if data.get("version_info") != version:
             yield f"{name}: its version is not the hash of its resources"
         for resource in data.get("resources", []):
             if not str(resource.get("@type")).startswith("type.googleapis.com/envoy."):
@@ -93,7 +94,12 @@ def _names(config: Config) -> Iterator[str]:
             yield f"{resource}: the file holds {found['cluster_name']}"
 
 
-def _admin(config: Config) -> Iterator[str]:
+def _bootstrap(config: Config) -> Iterator[str]:
+    if len(config.bootstrap.get("overload_manager", {}).get("resource_monitors", [])) != 2:
+        yield "overload_manager: memory or connections have no limit"
+    own = config.bootstrap.get("cluster_manager", {}).get("local_cluster_name")
+    if own and own not in [cluster["name"] for cluster in config.bootstrap["static_resources"]["clusters"]]:
+        yield f"cluster_manager: {own} is not there at the start"
     address, port = _socket(config.bootstrap["admin"])
     if not ipaddress.ip_address(address).is_loopback:
         yield f"admin: listens on {address}"
@@ -110,12 +116,22 @@ def _listeners(config: Config) -> Iterator[str]:
             yield f"{name}: egress listens on {address}"
         if not name.endswith(f"_{port}"):
             yield f"{name}: listens on {port}"
-        if len(listener["filter_chains"]) != 1:
-            yield f"{name}: has {len(listener['filter_chains'])} filter chains"
+        if name.startswith("metrics_") != listener.get("bypass_overload_manager", False):
+            yield f"{name}: bypass_overload_manager"
+        if "envoy_admin" in _called(listener) and not name.startswith("metrics_"):
+            yield f"{name}: leads to the admin interface"
+        wanted = [
+            chain.get("filter_chain_match", {}).get("server_names", ["any"]) for chain in listener["filter_chains"]
+        ]
+        yield from _twice(f"{name}: server name", (server_name for names in wanted for server_name in names))
 
 
 def _managers(config: Config) -> Iterator[str]:
     for listener, manager, _rest in config.managers():
+        if listener["name"].startswith("metrics_"):
+            routes = manager["route_config"]["virtual_hosts"][0]["routes"]
+            if any("path" not in route["match"] or "headers" not in route["match"] for route in routes):
+                yield f"{listener['name']}: more than reading some pages"
         if "rds" in manager and manager["rds"]["route_config_name"] != listener["name"]:
             yield f"{listener['name']}: reads the routes {manager['rds']['route_config_name']}"
         for key in ("normalize_path", "merge_slashes", "stream_error_on_invalid_http_message"):
@@ -129,19 +145,19 @@ def _managers(config: Config) -> Iterator[str]:
 
 def _routes(config: Config) -> Iterator[str]:
     known = {cluster["name"] for cluster in config.clusters}
-    used = {_network(listener).get("cluster") for listener in config.listeners} - {None}
+    used = {*_called(config.listeners), *_called(list(config.routes.values()))}
+    own = {"local_app", config.bootstrap.get("cluster_manager", {}).get("local_cluster_name")}
     read = set()
     for listener, manager, routes in config.managers():
         read.add(manager.get("rds", {}).get("route_config_name"))
         if routes.get("name") != listener["name"]:
             yield f"{listener['name']}: has the routes {routes.get('name')}"
         for host in routes.get("virtual_hosts", []):
-            used |= {route["route"]["cluster"] for route in host["routes"] if "route" in route}
             if not host["routes"]:
                 yield f"{listener['name']}: {host['name']} has no routes"
     for name in sorted(used - known):
         yield f"{name}: there is no such cluster"
-    for name in sorted(known - used - {"local_app"}):
+    for name in sorted(known - used - own):
         yield f"{name}: nobody uses this cluster"
     for name in sorted(config.routes.keys() - read):
         yield f"{name}: nobody reads these routes"
@@ -156,6 +172,9 @@ def _clusters(config: Config) -> Iterator[str]:
             yield f"{name}: EDS and no file, or a file and no EDS"
         if "health_checks" in cluster and not cluster.get("ignore_health_on_host_removal"):
             yield f"{name}: a replica that left stays while it answers health checks"
+        tls = cluster.get("transport_socket", {}).get("typed_config")
+        if tls and not tls["common_tls_context"]["validation_context"].get("match_typed_subject_alt_names"):
+            yield f"{name}: believes any certificate"
         for endpoint in _endpoints(cluster):
             if endpoint.get("hostname", "").endswith("."):
                 yield f"{name}: a host name with a dot at its end"
@@ -176,9 +195,24 @@ def _twice(what: str, values: Iterable[str]) -> Iterator[str]:
     yield from (f"{what} {value}: {count} times" for value, count in Counter(values).items() if count > 1)
 
 
-def _network(listener: Map) -> Map:
-    found: Map = listener["filter_chains"][0]["filters"][-1]["typed_config"]
-    return found
+def _networks(listener: Map) -> list[Map]:
+    """The last filter of each chain, which passes on what arrives."""
+    return [chain["filters"][-1]["typed_config"] for chain in listener["filter_chains"]]
+
+
+def _called(part: Any) -> Iterator[str]:
+    """Every cluster that a part of a configuration names."""
+    if isinstance(part, list):
+        for item in part:
+            yield from _called(item)
+    elif isinstance(part, dict):
+        for key, item in part.items():
+            if key in ("cluster", "cluster_name"):
+                yield item
+            elif key == "weighted_clusters":
+                yield from (share["name"] for share in item["clusters"])
+            else:
+                yield from _called(item)
 
 
 def _socket(holder: Map) -> tuple[str, int]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import datetime
 import difflib
 import os
 import shutil
@@ -16,36 +15,18 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.sidecar.mesh.plugins.module_utils import schema
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
-from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 from ansible_collections.sidecar.mesh.plugins.module_utils.validate import Cache, Config, Envoy, validate
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from golden.cases import CASES, demo, model_of
+from golden.certificates import with_certificates, write_certificate
 from golden.rules import broken
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-CASES = sorted(path.parent for path in HERE.glob("*/inventory.yml"))
-STATE = "/state"
 BIN = Path(sys.executable).parent
-SHIPPED = ROOT / "inventory" / "local" / "group_vars" / "all"
 
 Files = dict[str, str]
 """Text by path below the case's folder ``out``."""
-
-
-def model_of(data: dict[str, Any]) -> dict[str, Any]:
-    """The model of an inventory's variables; those of a shipped one begin with the name of its system."""
-    data = dict(data)
-    if "shipped" in data:
-        shipped = yaml.safe_load((ROOT / data.pop("shipped")).read_text())
-        named = {name.partition("_")[2]: value for name, value in shipped.items()}
-        data |= {"mesh_services": named["services"], "mesh_front_proxies": named["fronts"]}
-    services, fronts = data.pop("mesh_services"), data.pop("mesh_front_proxies", [])
-    settings = {name.removeprefix("mesh_"): value for name, value in data.items()}
-    return build_model(services, fronts, {"state_path": STATE, **settings})
 
 
 def load(case: Path) -> dict[str, Any]:
@@ -101,24 +82,8 @@ def envoy() -> Iterator[Envoy]:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a certificate, to stand for all."""
     folder = tmp_path_factory.mktemp("certificates")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
-    private = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    (folder / "tls.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, *private))
-    (folder / "tls.crt").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    write_certificate(folder)
     return folder
-
-
-def with_certificates(text: str, certificates: Path) -> str:
-    """Every certificate in the same folder."""
-    lines = []
-    for line in text.splitlines(keepends=True):
-        start, _rest, path = line.partition("filename: ")
-        lines.append(f"{start}filename: {certificates}/{path.rpartition('/')[2]}" if path else line)
-    return "".join(lines)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)
@@ -135,12 +100,7 @@ def test_the_real_envoy_accepts_it(case: Path, envoy: Envoy, certificates: Path)
 
 def test_the_shipped_systems_are_one_mesh() -> None:
     """Together they have the same files as alone: none is in another's way."""
-    shipped = [yaml.safe_load(path.read_text()) for path in sorted(SHIPPED.glob("s*.yml"))]
-    lists = {
-        variable: [item for data in shipped for name in data if name.endswith(ending) for item in data[name]]
-        for variable, ending in (("mesh_services", "_services"), ("mesh_front_proxies", "_fronts"))
-    }
-    together = files_of(model_of({"mesh_name": "demo", "mesh_engine": "local", **lists}))
+    together = files_of(model_of(demo()))
     alone: Files = {}
     for case in CASES:
         if "shipped" in yaml.safe_load((case / "inventory.yml").read_text()):
@@ -148,15 +108,66 @@ def test_the_shipped_systems_are_one_mesh() -> None:
     assert differences(alone, together) == ""
 
 
+def keys_of(field: Any, path: str) -> Iterator[str]:
+    """The path of every key below a field of the schema."""
+    for key, inner in field.get("fields", {}).items():
+        yield f"{path}.{key}"
+        yield from keys_of(inner, f"{path}.{key}")
+    if "items" in field:
+        yield from keys_of(field["items"], f"{path}[]")
+
+
+def used(value: Any, field: Any, path: str) -> Iterator[str]:
+    """The path of every key that an inventory's value names."""
+    if "items" in field and isinstance(value, list):
+        for item in value:
+            yield from used(item, field["items"], f"{path}[]")
+    elif "fields" in field:
+        items = value if isinstance(value, dict) else {field.get("shorthand"): value}
+        for name, item in items.items():
+            key = "on" if name is True else name
+            if key in field["fields"]:
+                yield f"{path}.{key}"
+                yield from used(item, field["fields"][key], f"{path}.{key}")
+
+
+def last_parts(paths: set[str]) -> set[str]:
+    """Keys by their last two names: what means the same in several places needs one of them."""
+    return {".".join(path.split(".")[-2:]) for path in paths}
+
+
+def test_every_key_is_in_some_case() -> None:
+    """A key that no case has would come into the world unseen by Envoy."""
+    roots = {**schema.SECTIONS, **{f"mesh_{name}": field for name, field in schema.MESH.items()}}
+    every = {path for name, field in roots.items() for path in (name, *keys_of(field, name))}
+    found = {"mesh_state_path", "mesh_services[].directory", "mesh_services[].environment"}
+    for case in CASES:
+        data = yaml.safe_load((case / "inventory.yml").read_text())
+        for name in data.keys() & roots.keys():
+            found |= {name, *used(data[name], roots[name], name)}
+    assert sorted(last_parts(every) - last_parts(found)) == []
+
+
 # The rules themselves
 
 ONE = """
 mesh_engine: local
 mesh_services:
-  - {name: a, command: [x], port: 8081, upstreams: [{service: b, port: 9001}, {service: c, port: 9002, discovery: eds}]}
+  - name: a
+    command: [x]
+    port: 8081
+    zones: [z]
+    upstreams: [{service: b, port: 9001}, {service: c, port: 9002, discovery: eds}, {service: o, port: 9003}]
   - {name: b, command: [x], port: 8081, health_check: {}}
-  - {name: c, command: [x], port: 8081}
-mesh_front_proxies: [{name: f, listeners: [{port: 8000}, {port: 8001, tls: certs}], routes: [{prefix: /, service: a}]}]
+  - {name: c, command: [x], port: 8081, zone_aware: true, discovery: eds, zones: [z]}
+  - {name: o, port: 443, host: o.example.com, tls: true}
+  - {name: s, command: [x], port: 8081, protocol: tls}
+  - {name: t, command: [x], port: 8081, protocol: tls}
+mesh_front_proxies:
+  - name: f
+    zones: [z]
+    listeners: [{port: 8000}, {port: 8001, tls: certs}, {port: 8002, protocol: tls, services: [s, t]}]
+    routes: [{path: /a, service: a}, {prefix: /, service: c}]
 """
 
 
@@ -194,6 +205,19 @@ mesh_front_proxies: [{name: f, listeners: [{port: 8000}, {port: 8001, tls: certs
             "inline_string: x",
             "certs: a private key",
         ),
+        ("a-1", "bootstrap.yaml", "overload_manager:", "overload:", "overload_manager: "),
+        ("f-1", "bootstrap.yaml", "local_cluster_name: f", "local_cluster_name: g", "cluster_manager: g is not there"),
+        ("f-1", "lds.yaml", "bypass_overload_manager: true", "other: true", "metrics_9902: bypass_overload_manager"),
+        (
+            "f-1",
+            "lds.yaml",
+            "path: /config_versions",
+            "prefix: /config_versions",
+            "metrics_9902: more than reading",
+        ),
+        ("f-1", "lds.yaml", "cluster: t\n", "cluster: envoy_admin\n", "front_8002: leads to the admin interface"),
+        ("f-1", "lds.yaml", "- s.default\n", "- t.default\n", "front_8002: server name t.default: 2 times"),
+        ("a-1", "cds.yaml", "match_typed_subject_alt_names", "match", "o: believes any certificate"),
         ("f-1", "sds.certs.yaml", "watched_directory", "watched", "certs: a new certificate would not be seen"),
     ],
 )

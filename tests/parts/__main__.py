@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from textwrap import shorten
 
-from parts import applications, artifact, demo, importer, molecule, pytests, sanity, static
+from parts import applications, artifact, demo, importer, molecule, pytests, same_bytes, sanity, static
 from parts.running import OUTPUT, Check, Log, Skipped, interrupt, make_test_venv
 
 TAIL = 80
@@ -33,6 +33,8 @@ PARTS = [
     # The longest first: all others have ended when it has, two at a time.
     Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run),
     Part("unit", "unit and golden tests", pytests.unit),
+    Part("random", "random inventories, valid and damaged (make prove: more of them)", pytests.properties),
+    Part("bytes", "the same bytes on every Python and ansible-core", same_bytes.run),
     Part("mypy", "mypy --strict on the model and the builders", static.mypy),
     Part("lint", "ruff, and ansible-lint with profile production", static.lint),
     Part("changelog", "changelog fragments", static.changelog),

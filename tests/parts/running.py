@@ -44,6 +44,7 @@ class Check:
 
 RUNNING: set[subprocess.Popen[bytes]] = set()
 INTERRUPTED = threading.Event()
+MAKING = threading.Lock()
 
 
 def interrupt(*_signal: object) -> None:
@@ -245,6 +246,12 @@ def own_venv(log: Log, name: str, *installs: Command, python: str | Path = sys.e
     """The bin folder of an environment below .cache, by one `pip install` after the other; new when any has changed."""
     folder = CACHE / name
     stamp = folder / "made-with"
+    with MAKING:  # two parts may want the same one
+        _make_venv(log, folder, stamp, installs, python)
+    return folder / "bin"
+
+
+def _make_venv(log: Log, folder: Path, stamp: Path, installs: Sequence[Command], python: str | Path) -> None:
     files = [word.read_text() for words in installs for word in words if isinstance(word, Path)]
     wanted = "\n".join([str(folder), str(python), *(shlex.join(map(str, words)) for words in installs), *files])
     if not stamp.exists() or stamp.read_text() != wanted:
@@ -253,4 +260,3 @@ def own_venv(log: Log, name: str, *installs: Command, python: str | Path = sys.e
             pip = [folder / "bin" / "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
             log.must([*pip, *words])
         stamp.write_text(wanted)
-    return folder / "bin"

@@ -39,14 +39,25 @@ class Core:
 
 
 def run(log: Log) -> list[Check]:
-    found = {version: path for version in PYTHONS if (path := _find_python(version))}
-    cores, checks = _choose_cores(found)
+    found = find_pythons()
+    cores, checks = choose_cores(found)
     for core in cores:
         checks += _sanity(log, core, found)
     return checks
 
 
-def _choose_cores(found: dict[str, Path]) -> tuple[list[Core], list[Check]]:
+def find_pythons() -> dict[str, Path]:
+    """Those of the supported Pythons that are on this machine."""
+    return {version: path for version in PYTHONS if (path := _find_python(version))}
+
+
+def core_tools(log: Log, core: Core, pythons: dict[str, Path]) -> Path:
+    """The bin folder of an environment with that ansible-core."""
+    name = core.requirement.strip(".*").replace("==", "-")
+    return own_venv(log, f"{name}-python-{core.python}", [core.requirement], python=pythons[core.python])
+
+
+def choose_cores(found: dict[str, Path]) -> tuple[list[Core], list[Check]]:
     """The cores to test with, and a skipped check for each that should be among them but has no Python here."""
     skipped = []
     oldest = [Core("ansible-core==2.17.*", version) for version in OLDEST_PYTHONS if version in found]
@@ -74,8 +85,7 @@ def _find_python(version: str) -> Path | None:
 
 
 def _sanity(log: Log, core: Core, pythons: dict[str, Path]) -> list[Check]:
-    name = core.requirement.strip(".*").replace("==", "-")
-    tools = own_venv(log, f"{name}-python-{core.python}", [core.requirement], python=pythons[core.python])
+    tools = core_tools(log, core, pythons)
     tell = "from ansible.release import __version__; print(__version__)"
     version = log.must([tools / "python", "-c", tell]).split()[-1]
     home = _prepare_home(tools)

@@ -122,6 +122,15 @@ def test_playbooks_read_all_variables_of_the_reference_and_no_others() -> None:
     assert read == known
 
 
+@pytest.mark.parametrize("name", ["mesh", "verify", "render"])
+def test_playbooks_that_build_a_model_pass_every_setting_on(name: str) -> None:
+    text = (ROOT / "playbooks" / f"{name}.yml").read_text()
+    schema, internal = module("module_utils.schema"), generator().SET_BY_ROLES
+    wanted = {f"mesh_{key}" for key in schema.MESH if key not in internal} | {*schema.SECTIONS}
+    # Role local is of one engine.
+    assert wanted - set(re.findall(r"\bmesh_[a-z_]+(?= \|| ==)", text)) - {"mesh_engine"} == set()
+
+
 def test_mesh_settings_are_the_options_of_mesh_model() -> None:
     page = yaml.safe_load((ROOT / "plugins" / "filter" / "mesh_model.yml").read_text())
     options = {

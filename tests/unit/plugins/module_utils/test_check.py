@@ -15,6 +15,12 @@ COUNT = {"type": "int", "minimum": 0}
 WHOLE = {"type": "int"}
 FLAG = {"type": "bool"}
 TIME = {"type": "duration"}
+SPAN = {"type": "duration", "minimum": 0.001, "maximum": 60}
+DELAY = {"type": "duration", "minimum": 1}
+SHARE = {"type": "number", "minimum": 0, "maximum": 100}
+FACTOR = {"type": "number", "minimum": 0.1}
+NUMBER = {"type": "number"}
+SIZE = {"type": "bytes", "minimum": 1}
 RETRIES = {
     "type": "dict",
     "shorthand": "count",
@@ -22,6 +28,7 @@ RETRIES = {
 }
 PLAIN_DICT = {"type": "dict", "fields": {"name": {**LABEL, "required": True}, "port": PORT}}
 TOGGLE = {"type": "toggle", "fields": {"port": {**PORT, "default": 80}}}
+NEEDY = {"type": "toggle", "fields": {"name": {**LABEL, "required": True}}}
 LIST = {"type": "list", "items": PORT}
 MAP = {"type": "map", "items": TEXT, "keys": "variable"}
 PATCH = {"type": "map", "items": {"type": "any"}}
@@ -47,6 +54,20 @@ LABEL_WORDS = "give lower-case letters, digits and '-', starting with a letter, 
         (FLAG, "true", True),
         (TIME, 2, "2s"),
         (TIME, "250ms", "0.25s"),
+        (TIME, 0, "0s"),
+        (SPAN, "1ms", "0.001s"),
+        (SPAN, "1m", "60s"),
+        (SHARE, 0, 0),
+        (SHARE, 100, 100),
+        (SHARE, "12.5", 12.5),
+        (SHARE, "7", 7),
+        (SHARE, 7.0, 7),
+        (SHARE, 0.01, 0.01),
+        (NUMBER, "-1.5", -1.5),
+        (SIZE, 1, 1),
+        (SIZE, "1000", 1000),
+        (SIZE, "256Mi", 268435456),
+        (SIZE, "2G", 2000000000),
         (RETRIES, {}, {"count": 2, "on": None}),
         (RETRIES, 3, {"count": 3, "on": None}),
         (RETRIES, "3", {"count": 3, "on": None}),
@@ -55,7 +76,7 @@ LABEL_WORDS = "give lower-case letters, digits and '-', starting with a letter, 
         (RETRIES, {True: ["random"]}, {"count": 2, "on": ["random"]}),  # `on:` as YAML 1.1 reads it
         (PLAIN_DICT, {"name": "a"}, {"name": "a", "port": None}),
         (TOGGLE, True, {"port": 80}),
-        (TOGGLE, False, None),
+        (TOGGLE, False, False),
         (TOGGLE, {"port": 8080}, {"port": 8080}),
         (LIST, [], []),
         (LIST, ["80", 81], [80, 81]),
@@ -102,6 +123,27 @@ def test_values_in_their_normal_form(field: dict[str, Any], value: Any, expected
         (TIME, "2", ["x: '2' is not allowed; give a time such as 250ms, 2s, 1m or 1h"]),
         (TIME, -1, ["x: -1 is not allowed; give a time such as 250ms, 2s, 1m or 1h"]),
         (TIME, float("inf"), ["x: inf is not allowed; give a time such as 250ms, 2s, 1m or 1h"]),
+        (SPAN, 0, ["x: 0 is not allowed; give a time such as 250ms, 2s, 1m or 1h from 0.001s to 60s"]),
+        (SPAN, "2m", ["x: '2m' is not allowed; give a time such as 250ms, 2s, 1m or 1h from 0.001s to 60s"]),
+        (DELAY, "900ms", ["x: '900ms' is not allowed; give a time such as 250ms, 2s, 1m or 1h of at least 1s"]),
+        (SHARE, -0.1, ["x: -0.1 is not allowed; give a number from 0 to 100"]),
+        (SHARE, "100.1", ["x: '100.1' is not allowed; give a number from 0 to 100"]),
+        (SHARE, True, ["x: True is not allowed; give a number from 0 to 100"]),
+        (SHARE, "1e2", ["x: '1e2' is not allowed; give a number from 0 to 100"]),
+        (SHARE, float("nan"), ["x: nan is not allowed; give a number from 0 to 100"]),
+        (FACTOR, 0, ["x: 0 is not allowed; give a number of at least 0.1"]),
+        (NUMBER, "many", ["x: 'many' is not allowed; give a number"]),
+        (
+            SIZE,
+            0,
+            ["x: 0 is not allowed; give a size such as 256Mi, 1Gi or a number of bytes of at least 1"],
+        ),
+        (
+            SIZE,
+            "1.5Gi",
+            ["x: '1.5Gi' is not allowed; give a size such as 256Mi, 1Gi or a number of bytes of at least 1"],
+        ),
+        (NEEDY, True, [f"x.name: is missing; {LABEL_WORDS}"]),
         (RETRIES, "x", ["x.count: 'x' is not allowed; give a whole number of at least 0"]),
         (RETRIES, [2], ["x: [2] is not allowed; give a dict"]),
         (
@@ -169,7 +211,7 @@ def test_values_in_their_normal_form(field: dict[str, Any], value: Any, expected
         (
             PATCH,
             {"a": OBJECT},
-            [f"x.a: {OBJECT!r} is not plain data; give text, numbers, booleans, lists and dicts"],
+            ["x.a: a value of type object is not plain data; give text, numbers, booleans, lists and dicts"],
         ),
     ],
 )
@@ -200,4 +242,4 @@ def test_words(values: list[Any], text: str) -> None:
 def test_long_values_are_cut() -> None:
     assert plain_repr("a" * 78) == repr("a" * 78)
     assert plain_repr("a" * 100) == "'" + "a" * 76 + "..."
-    assert plain_repr(OBJECT) == str(OBJECT)
+    assert plain_repr(OBJECT) == "a value of type object"

@@ -12,9 +12,12 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelErr
 PATHS = {"logs": "/logs", "applications": "/apps", "grpcurl": "/bin/grpcurl"}
 INVENTORY = """
 services: [{name: echo, command: [x], port: 8081, protocol: grpc, replicas: 2}]
-fronts: [{name: edge, replicas: 2, listeners: [{port: 443}], routes: [{prefix: /, service: echo}], admin_port: 9902}]
+fronts: [{name: edge, replicas: 2, listeners: [{port: 443}], routes: [{prefix: /, service: echo}], admin_port: 9903}]
 settings: {engine: local}
 """
+
+
+VERSIONS = {"one": 9, "two": 1, "asked": 0}
 
 
 def model() -> dict[str, Any]:
@@ -67,11 +70,27 @@ def test_a_grpc_call_that_asks_for_everything() -> None:
                 {"workload": "echo", "files": ["/logs/echo-1.sidecar.log", "/logs/echo-2.sidecar.log"]},
             ],
             "healthy": [
-                {"proxy": name, "admin": f"{address[name]}:9902", "cluster": "echo", "members": 2}
+                {"proxy": name, "admin": f"{address[name]}:9903", "cluster": "echo", "members": 2}
                 for name in ("edge-1", "edge-2")
             ],
         }
     ]
+
+
+def test_all_versions_answer_that_share_the_requests() -> None:
+    services = [
+        {
+            "name": "v",
+            "port": 80,
+            "versions": [{"service": name, "weight": weight} for name, weight in VERSIONS.items()],
+        },
+        *({"name": name, "port": 8081, "command": ["x"], "replicas": 2} for name in VERSIONS),
+    ]
+    front = {"name": "f", "listeners": [{"port": 80}], "routes": [{"prefix": "/", "service": "v"}]}
+    check = {"name": "n", "url": "http://localhost/", "service": "v", "front": "f"}
+    (probe,) = probes(build_model(services, [front], {"engine": "local"}), [check], PATHS)
+    assert probe["hostnames"] == ["one-1", "one-2", "two-1", "two-2"]
+    assert [(item["cluster"], item["members"]) for item in probe["healthy"]] == [("one", 2), ("two", 2)]
 
 
 def test_a_grpc_call_without_tls() -> None:
@@ -119,3 +138,20 @@ def test_mistakes(checks: Any, problems: list[str]) -> None:
     with pytest.raises(ModelError) as error:
         probes(model(), checks, PATHS)
     assert error.value.problems == problems
+
+
+def test_what_runs_elsewhere_proves_nothing() -> None:
+    services = [
+        {"name": "echo", "command": ["x"], "port": 8081, "sidecar": False},
+        {"name": "out", "port": 443, "host": "api.example.com"},
+        {"name": "some", "port": 8081, "versions": [{"service": "echo", "weight": 1}]},
+    ]
+    built = build_model(services, None, {"engine": "local"})
+    assert probes(built, [{"name": "n", "url": "u", "service": "some"}], PATHS)[0]["hostnames"] == ["echo-1"]
+    with pytest.raises(ModelError) as error:
+        probes(built, [{"name": "n", "url": "u", "service": "out", "passes": ["out", "echo"]}], PATHS)
+    assert error.value.problems == [
+        "mesh_checks[0].passes: 'out' has no proxy here, and so no access log; remove it",
+        "mesh_checks[0].passes: 'echo' has no proxy here, and so no access log; remove it",
+        "mesh_checks[0].service: 'out' has no replicas here, which could all answer; remove it",
+    ]

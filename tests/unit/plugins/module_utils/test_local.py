@@ -14,7 +14,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.local import allocate
 
 
 def workloads(**replicas: int) -> list[dict[str, Any]]:
-    return [{"name": name.replace("_", "-"), "replicas": count} for name, count in replicas.items()]
+    return [{"name": name.replace("_", "-"), "replicas": count, "zones": []} for name, count in replicas.items()]
 
 
 def addresses(mesh: str, **replicas: int) -> dict[str, str]:
@@ -31,7 +31,7 @@ def test_map_port(port: int, mapped: int) -> None:
 def test_map_ports_finds_every_port_of_this_machine() -> None:
     service = {
         "port": 80,
-        "sidecar": {"port": 81, "admin_port": 82, "routes": [{"prefix": "/"}]},
+        "sidecar": {"port": 81, "admin_port": 82, "metrics": {"port": 85}, "routes": [{"prefix": "/"}]},
         "egress": {"port": 83},
         "upstreams": [{"port": 84, "timeout": "80s"}, {"port": None}],
         "environment": {"port": "80", "PORT": "80"},
@@ -41,7 +41,7 @@ def test_map_ports_finds_every_port_of_this_machine() -> None:
     before = copy.deepcopy(service)
     assert map_ports(service) == {
         "port": 8080,
-        "sidecar": {"port": 8081, "admin_port": 8082, "routes": [{"prefix": "/"}]},
+        "sidecar": {"port": 8081, "admin_port": 8082, "metrics": {"port": 8085}, "routes": [{"prefix": "/"}]},
         "egress": {"port": 8083},
         "upstreams": [{"port": 8084, "timeout": "80s"}, {"port": None}],
         "environment": {"port": "80", "PORT": "80"},
@@ -51,13 +51,15 @@ def test_map_ports_finds_every_port_of_this_machine() -> None:
     assert service == before
 
 
-def test_map_ports_leaves_other_machines_alone() -> None:
-    far = {"port": 80, "endpoints": [{"address": "10.0.0.1", "port": 443}]}
+@pytest.mark.parametrize(
+    "far", [{"port": 80, "endpoints": [{"address": "10.0.0.1", "port": 443}]}, {"port": 443, "host": "api.example.com"}]
+)
+def test_map_ports_leaves_other_machines_alone(far: dict[str, Any]) -> None:
     assert map_ports([far]) == [far]
 
 
 def test_replicas_in_the_order_of_the_workloads() -> None:
-    found = allocate("demo", [*workloads(b=2, a=1, none=0), {"name": "far", "replicas": 1, "endpoints": [{}]}])
+    found = allocate("demo", workloads(b=2, a=1, none=0))
     assert [(item["name"], item["workload"], item["index"]) for item in found] == [
         ("b-1", "b", 1),
         ("b-2", "b", 2),
@@ -65,6 +67,13 @@ def test_replicas_in_the_order_of_the_workloads() -> None:
     ]
     network = found[0]["address"].rpartition(".")[0]
     assert [item["address"] for item in found[:2]] == [f"{network}.1", f"{network}.2"]
+
+
+@pytest.mark.parametrize(
+    ("zones", "expected"), [([], [None, None, None]), (["x"], ["x", "x", "x"]), (["x", "y"], ["x", "y", "x"])]
+)
+def test_replicas_have_zones_in_turn(zones: list[str], expected: list[str | None]) -> None:
+    assert [item["zone"] for item in allocate("demo", [{"name": "a", "replicas": 3, "zones": zones}])] == expected
 
 
 def test_addresses_stay_when_others_come_and_go() -> None:

@@ -178,7 +178,7 @@ def test_an_envoy_starts_again_for_its_bootstrap_and_its_binary_only() -> None:
     before = version(INVENTORY)
     assert version(INVENTORY.replace("port: 9001", "port: 9001, timeout: 1s")) == before
     assert version(INVENTORY.replace("replicas: 2", "replicas: 3")) == before
-    assert version(INVENTORY.replace("port: 80\n", "port: 80\n    sidecar: {admin_port: 9902}\n")) != before
+    assert version(INVENTORY.replace("port: 80\n", "port: 80\n    sidecar: {admin_port: 9903}\n")) != before
     assert version(INVENTORY, {**PATHS, "versions": {**PATHS["versions"], "envoy": "e2"}}) != before
     static = INVENTORY.replace("engine: local", "engine: local, config_delivery: static")
     assert version(static) != version(static.replace("port: 9001", "port: 9001, timeout: 1s"))
@@ -227,13 +227,31 @@ def test_listeners_with_the_variable_that_chooses_them() -> None:
         f"{own['web-1']} 9901 tcp web-1: mesh_services (web): admin_port",
         f"{own['web-1']} 8786 tcp web-1: mesh_services (web): ingress port",
         f"{own['web-1']} 9001 tcp web-1: mesh_services (web): egress port",
+        f"{own['web-1']} 9902 tcp web-1: mesh_services (web): metrics port",
         f"{own['web-2']} 9901 tcp web-2: mesh_services (web): admin_port",
         f"{own['web-2']} 8786 tcp web-2: mesh_services (web): ingress port",
         f"{own['web-2']} 9001 tcp web-2: mesh_services (web): egress port",
+        f"{own['web-2']} 9902 tcp web-2: mesh_services (web): metrics port",
         f"{own['front-1']} 9901 tcp front-1: mesh_front_proxies (front): admin_port",
         "127.0.0.1 8080 tcp front-1: mesh_front_proxies (front): front port",
         "127.0.0.1 8443 tcp front-1: mesh_front_proxies (front): front port",
+        f"{own['front-1']} 9902 tcp front-1: mesh_front_proxies (front): metrics port",
     ]
+
+
+def test_what_runs_elsewhere_or_is_a_name_only_is_not_run() -> None:
+    inventory = INVENTORY.replace(
+        "  - {name: far,",
+        "  - {name: out, port: 443, host: x.y, tls: {client_certificate: me}}\n"
+        "  - {name: db, port: 80, protocol: http, versions: [{service: my-db, weight: 1}]}\n"
+        "  - {name: far,",
+    ).replace("{service: my-db, port: 9001}", "{service: my-db, port: 9001}, {service: out, port: 9443}")
+    model = built(inventory)
+    assert set(programs(model)) == set(programs(built()))
+    assert set(zone(model)["records"]) == {"web.default.svc.cluster.local", "my-db.default.svc.cluster.local"}
+    own = addresses(model)["web-1"]
+    assert environment(model["services"][0], model["replicas"][0], PATHS)["UPSTREAM_OUT"] == f"{own}:9443"
+    assert local_plan(model, PATHS)["certificates"] == ["certs"]
 
 
 def test_no_port_is_listed_twice() -> None:

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError, build_model
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema import SERVICE
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema_edge import INGRESS_ROUTE
 
 SHORTEST: list[dict[str, Any]] = [{"name": "a", "port": 80}]
 RICH = yaml.safe_load("""
@@ -19,13 +21,24 @@ services:
     command: [x]
     environment: {A: "1", B: $(A)}
     egress: {mode: shared, port: 15001}
-    sidecar: {port: 81, access_log: {format: json}, routes: [{prefix: /, headers: [{name: x, exact: y}]}]}
+    sidecar:
+      port: 81
+      access_log: {format: text, extra_fields: {b: "1", a: "2"}}
+      routes: [{prefix: /, headers: [{name: x, exact: y}], fault: {delay: 1s, abort: 503}}]
+      rate_limit: {requests: 9, burst: 99}
+      circuit_breakers: {max_requests: 9, retry_budget: {percent: 9}}
     upstreams:
       - service: b
         timeout: 1s
-        retries: {count: 1, on: [reset]}
+        retries: {count: 1, on: [reset], backoff: {base: 1s, max: 2s}}
+        request_headers: {set: {z: "1", a: "2"}, remove: [b]}
+        outlier_detection: {errors: [429], success_rate: true}
+        connection: {max_requests: 9, tcp_keepalive: {probes: 9, time: 9}}
         envoy_patch: {cluster: {z: {y: 1, x: null}, a: [1]}}
       - {service: c, port: 82}
+      - {service: v, port: 87, mirror: {service: b, percent: 9}}
+  - {name: v, port: 88, versions: [{service: b, weight: 9}, {service: out, cookie: {value: y, name: x}, weight: 1}]}
+  - {name: out, port: 443, host: x.y, tls: {client_certificate: me, ca_file: /ca.crt}}
   - name: b
     port: 83
     command: [x]
@@ -55,44 +68,34 @@ def test_name_and_port_are_a_complete_service() -> None:
         "domain": "cluster.local",
         "config_delivery": "files",
         "dns": {"refresh_rate": "5s", "jitter": "1s", "query_timeout": "2s", "query_tries": 2, "resolvers": []},
+        "tracing": False,
+        "stats": {"keep": "dashboards", "also": []},
+        "ca_file": "/etc/ssl/certs/ca-certificates.crt",
         "resting": [],
         "state_path": "",
     }
-    assert model["services"] == [
-        {
-            "name": "a",
-            "image": None,
-            "command": None,
-            "directory": None,
-            "environment": {},
-            "port": 80,
-            "protocol": "http",
-            "replicas": 1,
-            "endpoints": None,
-            "sidecar": {
-                "port": 8786,
-                "routes": [
-                    {"prefix": "/", "path": None, "regex": None, "grpc": None, "headers": None, "envoy_patch": None}
-                ],
-                "admin_port": 9901,
-                "health_path": "/healthz",
-                "access_log": {"format": "text"},
-                "log_level": "info",
-                "log_format": "[%Y-%m-%d %T.%e][%t][%l][%n] %v",
-                "concurrency": 1,
-                "drain_time": "20s",
-                "args": [],
-            },
-            "egress": {"mode": "per_upstream", "port": 15001},
-            "upstreams": [],
-            "discovery": "dns",
-            "lb_policy": "round_robin",
-            "hash_on": None,
-            "connect_timeout": None,
-            "health_check": None,
-            "envoy_patch": None,
-        }
-    ]
+    (service,) = model["services"]
+    sidecar = service.pop("sidecar")
+    assert service == {
+        **dict.fromkeys(SERVICE["fields"].keys() - {"sidecar"}),
+        "name": "a",
+        "environment": {},
+        "port": 80,
+        "protocol": "http",
+        "websocket": False,
+        "replicas": 1,
+        "egress": {"mode": "per_upstream", "port": 15001, "envoy_patch": None},
+        "upstreams": [],
+        "discovery": "dns",
+        "lb_policy": "round_robin",
+        "zones": [],
+    }
+    assert {key: sidecar.pop(key) for key in ("rate_limit", "max_connections", "circuit_breakers")} == dict.fromkeys(
+        ("rate_limit", "max_connections", "circuit_breakers")
+    )
+    assert sidecar.pop("routes") == [{**dict.fromkeys(INGRESS_ROUTE["fields"]), "prefix": "/"}]
+    assert sidecar.pop("port") == 8786
+    assert sidecar == model["proxies"][0]["envoy"]
     assert model["front_proxies"] == []
     assert model["replicas"] == []
     assert [proxy["name"] for proxy in model["proxies"]] == ["a"]
@@ -109,6 +112,10 @@ def test_name_and_port_are_a_complete_service() -> None:
         ({"port": "80"}, {"port": 80}),
         ({"upstreams": None}, {}),
         ({"discovery": None}, {"discovery": "dns"}),
+        ({"circuit_breakers": 9}, {"circuit_breakers": {"max_requests": 9}}),
+        ({"outlier_detection": True}, {"outlier_detection": {}}),
+        ({"slow_start": "1m"}, {"slow_start": {"window": "60s"}}),
+        ({"sidecar": {"metrics": True, "rate_limit": 9}}, {"sidecar": {"metrics": {}, "rate_limit": {"requests": 9}}}),
     ],
 )
 def test_short_and_long_are_the_same(short: dict[str, Any], long: dict[str, Any]) -> None:
@@ -245,8 +252,10 @@ def test_on_kubernetes_replicas_share_a_configuration() -> None:
 def test_privileged_ports_are_raised_on_the_local_engine_only() -> None:
     local = build_model(RICH["services"], RICH["fronts"], RICH["settings"])
     ports = {listener["port"] for proxy in local["proxies"] for listener in proxy["listeners"]}
-    assert ports == {8081, 8082, 15001, 8786, 8443, 8086}
+    assert ports == {8081, 8082, 8087, 15001, 8786, 8443, 8086, 9902}
     # What runs elsewhere listens where it listens.
-    assert local["services"][2]["endpoints"] == [{"address": "10.0.0.1", "port": 85}]
+    assert next(item for item in local["services"] if item["name"] == "c")["endpoints"] == [
+        {"address": "10.0.0.1", "port": 85, "zone": None}
+    ]
     kubernetes = build_model([{"name": "a", "port": 80, "sidecar": {"port": 443}}])
     assert kubernetes["proxies"][0]["listeners"][0]["port"] == 443

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from ansible_collections.sidecar.mesh.plugins.module_utils import names
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema_fields import PATTERNS
 
 
 def test_names_of_a_service() -> None:
@@ -29,5 +32,7 @@ def test_no_two_replicas_share_a_name() -> None:
     assert len(set(every)) == len(every)
 
 
-def test_the_applications_cluster_cannot_be_a_service() -> None:
-    assert "_" in names.APPLICATION_CLUSTER
+def test_no_service_can_be_named_like_a_cluster_of_the_proxys_own() -> None:
+    label = PATTERNS["dns_label"][0]
+    for name in (names.APPLICATION_CLUSTER, names.ADMIN_CLUSTER, names.COLLECTOR_CLUSTER):
+        assert re.fullmatch(label, name) is None

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import yaml
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError, build_model
-from ansible_collections.sidecar.mesh.plugins.module_utils.references import front_services, upstream_hosts
 
 
 def problems_of(inventory: str) -> list[str]:
@@ -20,32 +17,26 @@ def problems_of(inventory: str) -> list[str]:
     return []
 
 
+S, F = "mesh_services", "mesh_front_proxies"
 LOCAL = "settings: {engine: local}\n"
 KUBERNETES = "settings: {engine: kubernetes}\n"
 TWO = "  - {name: b, port: 8081}\n  - {name: c, port: 8081}\n"
 QUEUE = "  - {name: queue, port: 9000, protocol: tcp}\n"
+SECRET = "  - {name: secret, port: 9443, protocol: tls}\n"
 FAR = "  - {name: far, port: 80, discovery: static, endpoints: [{address: 10.0.0.1}]}\n"
-
-
-def front(text: str) -> str:
-    return f"services:\n{TWO}{QUEUE}fronts:\n  - {text}\n"
+OUT = "  - {name: out, port: 443, host: api.example.com}\n"
+FIRST = f"{S}[0].upstreams[0]"
+TIMES_SHARED = "upstreams that share a host list the same hosts"
+FOUR_PATHS = "give exactly one of prefix, path, regex or grpc"
+OR_ENDPOINTS = "(or give endpoints or host, if it runs elsewhere)"
+NEEDS = "needs endpoints of {!r} on engine kubernetes; list them, or use dns"
+NO_SIDECAR = "a service that does not run here ({}) has no sidecar here"
+NO_DNS = "'dns' has no use for endpoints; give static or eds, or remove the endpoints"
 
 
 def upstream(text: str, more: str = "") -> str:
-    return f"services:\n  - {{name: a, port: 8080, {more} upstreams: [{text}]}}\n{TWO}{QUEUE}{FAR}"
+    return f"services:\n  - {{name: a, port: 8080, {more} upstreams: [{text}]}}\n{TWO}{QUEUE}{SECRET}{FAR}{OUT}"
 
-
-S, F = "mesh_services", "mesh_front_proxies"
-TIMES_SHARED = "upstreams that share a host list the same hosts"
-FOUR_PATHS = "give exactly one of prefix, path, regex or grpc"
-FOUR_TESTS = "give exactly one of exact, prefix, regex or present"
-OR_ENDPOINTS = "(or give endpoints, if it runs elsewhere)"
-NEEDS = "needs endpoints of {!r} on engine kubernetes; list them, or use dns"
-ELSEWHERE = "a service that runs elsewhere (endpoints) has no sidecar here"
-GRPC_HEALTH = "/grpc.health.v1.Health/Check"
-REFUSED = "asks for {0}, which the sidecar of {1!r} does not let pass; add {{path: {0}}} to its sidecar.routes"
-FIRST = f"{S}[0].upstreams[0]"
-NO_DNS = "'dns' has no use for endpoints; give static or eds, or remove the endpoints"
 
 CASES: dict[str, tuple[str, list[str]]] = {
     # names
@@ -83,7 +74,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
             f"services:\n  - {{name: a, port: 1, discovery: eds, endpoints: [{{address: 10.0.0.1}}], "
             f"upstreams: [{{service: b, port: 2}}]}}\n{TWO}"
         ),
-        [f"{S}[0].upstreams: a service that runs elsewhere (endpoints) has none here; remove one of the two"],
+        [f"{S}[0].upstreams: a service that does not run here (endpoints) has none; remove one of the two"],
     ),
     "a caller asks dns for endpoints": (
         upstream("{service: far, port: 2, discovery: dns}"),
@@ -183,14 +174,15 @@ CASES: dict[str, tuple[str, list[str]]] = {
     ),
     "http for tcp": (
         upstream(
-            "{service: queue, port: 2, timeout: 1s, retries: 1, idempotent: false, prefix_rewrite: /, host_rewrite: x, "
+            "{service: queue, port: 2, timeout: 1s, idle_timeout: 1s, retries: 1, idempotent: false, "
+            "prefix_rewrite: /, host_rewrite: x, "
             "match: {prefix: /}}"
         ),
         [
             f"{S}[0].upstreams[0].match: has no use beside port; this upstream has a listener of its own",
             *(
                 f"{S}[0].upstreams[0].{key}: has no meaning for tcp; remove it, or change 'queue' to protocol http"
-                for key in ("timeout", "retries", "idempotent", "prefix_rewrite", "host_rewrite", "match")
+                for key in ("timeout", "idempotent", "prefix_rewrite", "host_rewrite", "match")
             ),
         ],
     ),
@@ -236,79 +228,235 @@ CASES: dict[str, tuple[str, list[str]]] = {
         upstream("{service: b, match: {prefix: /, regex: x}}", "egress: shared,"),
         [f"{S}[0].upstreams[0].match: has prefix or regex; {FOUR_PATHS}"],
     ),
-    # load balancing
-    "nothing to hash": (
+    # services elsewhere, by a host
+    "more than one place": (
+        "services: [{name: a, port: 1, host: x.y, discovery: static, endpoints: [{address: 10.0.0.1}]}]",
+        [
+            f"{S}[0]: has endpoints or host; a service has at most one of them",
+            f"{S}[0].discovery: 'static' has no use for a host; give dns",
+        ],
+    ),
+    "a host has neither command nor upstreams": (
+        LOCAL + "services:\n  - {name: a, port: 1, host: x.y, upstreams: [{service: b, port: 2}]}\n"
+        "  - {name: b, port: 1, host: x.z}",
+        [f"{S}[0].upstreams: a service that does not run here (host) has none; remove one of the two"],
+    ),
+    "tls to nowhere": (
         (
-            f"services:\n  - {{name: a, port: 1, lb_policy: ring_hash}}\n"
-            f"  - {{name: d, port: 8080, upstreams: [{{service: b, port: 2, lb_policy: maglev}}]}}\n{TWO}"
-            "fronts: [{name: f, listeners: [{port: 1}], routes: [{prefix: /, service: b}], "
-            "upstreams: [{service: b, lb_policy: ring_hash}]}]"
+            "services:\n  - {name: a, port: 1, tls: true}\n"
+            "  - {name: b, port: 1, host: x.y, protocol: tls, tls: true}\n"
+            "  - {name: c, port: 1, discovery: eds, endpoints: [{address: 10.0.0.1}], tls: {}}\n"
+            "  - {name: d, port: 1, tls: false}\n  - {name: e, port: 1, host: x.y, tls: true}"
         ),
         [
-            f"{S}[0].hash_on: is missing; ring_hash needs a header, cookie or source_ip to hash",
-            f"{S}[1].upstreams[0].hash_on: is missing; maglev needs a header, cookie or source_ip to hash",
-            f"{F}[0].upstreams[0].hash_on: is missing; ring_hash needs a header, cookie or source_ip to hash",
+            f"{S}[0].tls: is for a service that runs elsewhere; give host or endpoints, or remove it",
+            f"{S}[1].tls: protocol tls is passed on as it is; remove it, or give the protocol inside",
+            f"{S}[2].tls.server_name: is missing; endpoints have no name to check the certificate by",
         ],
     ),
-    "two things to hash": (
-        upstream("{service: b, port: 2, lb_policy: maglev, hash_on: {header: x, source_ip: true}}"),
-        [f"{S}[0].upstreams[0].hash_on: give exactly one of header, cookie or source_ip"],
-    ),
-    "an empty thing to hash": (
-        upstream("{service: b, port: 2, hash_on: {source_ip: false}}"),
-        [f"{S}[0].upstreams[0].hash_on: give exactly one of header, cookie or source_ip"],
-    ),
-    "a header of tcp": (
-        upstream("{service: queue, port: 2, lb_policy: maglev, hash_on: {header: x}}"),
-        [f"{S}[0].upstreams[0].hash_on: tcp has no headers; give source_ip: true"],
-    ),
-    # health checks
-    "health checks that do not fit": (
+    "server names": (
         (
-            "services:\n"
-            "  - {name: a, port: 1, health_check: {type: grpc}}\n"
-            "  - {name: q, port: 1, protocol: tcp, health_check: {type: http}}\n"
-            "  - {name: d, port: 8080, upstreams: [{service: q, port: 2, health_check: {type: grpc}}]}\n"
-            "fronts: [{name: f, listeners: [{port: 1}], routes: [{prefix: /, service: a}], "
-            "upstreams: [{service: a, health_check: {type: grpc}}]}]"
+            "services:\n  - {name: a, port: 1, server_names: [x.y]}\n"
+            "  - {name: b, port: 1, protocol: tls, discovery: eds, endpoints: [{address: 10.0.0.1}]}"
         ),
         [
-            f"{S}[0].health_check.type: 'grpc' needs protocol grpc or http2, and 'a' has http",
-            f"{S}[1].health_check.type: 'http' needs an HTTP protocol, and 'q' has tcp; give tcp",
-            f"{S}[2].upstreams[0].health_check.type: 'grpc' needs protocol grpc or http2, and 'q' has tcp",
-            f"{F}[0].upstreams[0].health_check.type: 'grpc' needs protocol grpc or http2, and 'a' has http",
+            f"{S}[0].server_names: is for protocol tls, and it is http",
+            f"{S}[1].server_names: is missing; give the names under which clients ask for it",
         ],
     ),
-    "health checks that a sidecar refuses": (
+    "a host is no place for patches": (
+        "services: [{name: a, port: 1, host: x.y, envoy_patch: {cluster: {a: 1}}}]",
+        [f"{S}[0].envoy_patch.cluster: has no effect; {NO_SIDECAR.format('host')}"],
+    ),
+    # versions
+    "versions that are none": (
         """
 services:
-  - {name: a, port: 1, sidecar: {routes: [{prefix: /api/}]}, health_check: {path: '/healthz?full'}}
-  - {name: g, port: 1, protocol: grpc, sidecar: {routes: [{prefix: /api.Echo/}]}, health_check: {}}
-  - {name: d, port: 8080, upstreams: [{service: a, port: 2, health_check: {type: http, path: /alive}}]}
-  - {name: h, port: 1, sidecar: {routes: [{prefix: /, headers: [{name: x, exact: y}]}]}, health_check: http}
-  - {name: i, port: 1, protocol: grpc, sidecar: {routes: [{grpc: grpc.health.v1.Health/Watch}]}, health_check: {}}
+  - name: a
+    port: 1
+    lb_policy: random
+    websocket: true
+    circuit_breakers: 1
+    outlier_detection: false
+    versions:
+      - {service: b}
+      - {service: nobody, headers: [{name: x}]}
+      - {service: q}
+      - {service: v}
+      - {service: b}
+  - {name: b, port: 1}
+  - {name: q, port: 1, protocol: tcp}
+  - {name: v, port: 1, versions: [{service: b, weight: 1}]}
 """,
         [
-            f"{S}[0].health_check: {REFUSED.format('/healthz', 'a')}",
-            f"{S}[1].health_check: {REFUSED.format(GRPC_HEALTH, 'g')}",
-            f"{S}[2].upstreams[0].health_check: {REFUSED.format('/alive', 'a')}",
-            f"{S}[3].health_check: {REFUSED.format('/healthz', 'h')}",
-            f"{S}[4].health_check: {REFUSED.format(GRPC_HEALTH, 'i')}",
+            f"{S}[0].versions[4].service: 'b' appears 2 times; once is enough",
+            f"{S}[0].versions: no version has a weight; give at least one of them a weight",
+            *(
+                f"{S}[0].{key}: has no effect beside versions; give it to the versions"
+                for key in ("lb_policy", "circuit_breakers", "outlier_detection", "websocket")
+            ),
+            f"{S}[0].versions[1].service: 'nobody' is not in mesh_services (known: a, b, q, v)",
+            f"{S}[0].versions[1].headers[0]: has no test; give exactly one of exact, prefix, regex or present",
+            f"{S}[0].versions[2].service: 'q' has protocol tcp, and 'a' http; all versions need the same",
+            f"{S}[0].versions[3].service: 'v' has versions itself; name a service that answers",
         ],
     ),
-    "health checks that a sidecar lets pass": (
+    "a version of itself": (
+        "services: [{name: a, port: 1, versions: [{service: a, weight: 1}]}]",
+        [f"{S}[0].versions[0].service: 'a' has versions itself; name a service that answers"],
+    ),
+    "what tcp has not to tell versions by": (
         """
 services:
-  - {name: a, port: 1, sidecar: {routes: [{path: /a}, {path: /healthz}]}, health_check: {path: '/healthz?a'}}
-  - {name: b, port: 1, sidecar: {routes: [{regex: '/h.*'}]}, health_check: http}
-  - {name: c, port: 1, sidecar: {routes: [{path: /x}]}, health_check: tcp}
-  - {name: d, port: 1, sidecar: false, health_check: http}
-  - {name: e, port: 1, protocol: grpc, sidecar: {routes: [{grpc: grpc.health.v1.Health}]}, health_check: {}}
-  - {name: f, port: 1, protocol: grpc, sidecar: {routes: [{grpc: grpc.health.v1.Health/Check}]}, health_check: {}}
-  - {name: g, port: 1, protocol: tcp, health_check: {}}
-  - {name: h, port: 1, protocol: http2, sidecar: {routes: [{path: /healthz}]}, health_check: {}}
+  - name: a
+    port: 1
+    protocol: tcp
+    sticky: {cookie: c}
+    mirror: r
+    versions: [{service: q, weight: 1, headers: [{name: x, exact: y}]}, {service: r, cookie: beta}]
+  - {name: q, port: 1, protocol: tcp}
+  - {name: r, port: 1, protocol: tcp}
 """,
-        [],
+        [
+            f"{S}[0].versions[0].headers: has no meaning for tcp; remove it",
+            f"{S}[0].versions[1].cookie: has no meaning for tcp; remove it",
+            f"{S}[0].sticky: has no meaning for tcp; remove it",
+            f"{S}[0].mirror: has no meaning for tcp; remove it",
+        ],
+    ),
+    "sticky": (
+        (
+            "services:\n  - {name: a, port: 1, sticky: {cookie: c}}\n"
+            "  - {name: b, port: 1, sticky: {cookie: c, header: h}, versions: [{service: a, weight: 1}]}"
+        ),
+        [
+            f"{S}[0].sticky: has no use without versions; remove it, or see lb_policy and hash_on",
+            f"{S}[1].sticky: give exactly one of header, cookie or source_ip",
+        ],
+    ),
+    "versions need no image and no proxy": (
+        (
+            f"{KUBERNETES}services:\n  - {{name: a, port: 1, versions: [{{service: b, weight: 1}}], "
+            "envoy_patch: {listener: {a: 1}}}\n  - {name: b, image: x, port: 1}"
+        ),
+        [f"{S}[0].envoy_patch.listener: has no effect; {NO_SIDECAR.format('versions')}"],
+    ),
+    "a version with a mistake of its own": (
+        """
+services:
+  - {name: a, port: 8080, egress: shared, mirror: w, upstreams: [{service: v, zone_aware: true}, {service: w, port: 2}]}
+  - {name: v, port: 1, versions: [{service: w, weight: 1}]}
+  - {name: w, port: 1, replicas: many, protocol: tls}
+  - {name: x, port: 1, protocol: tls, versions: [{service: w, weight: 1}]}
+fronts:
+  - name: f
+    listeners: [{port: 1}, {port: 2, protocol: tls, services: [w, x]}, {port: 3, protocol: tcp, service: w}]
+    routes: [{prefix: /, service: v}]
+    upstreams: [{service: w}, {service: v}]
+""",
+        [f"{S}[2].replicas: 'many' is not allowed; give a whole number from 0 to 250"],
+    ),
+    "a version that calls its own name": (
+        (
+            "services:\n  - {name: a, port: 8080, upstreams: [{service: v, port: 2}]}\n"
+            "  - {name: v, port: 1, versions: [{service: a, weight: 1}]}"
+        ),
+        [f"{FIRST}.service: 'a' is itself a version of 'v'; give another service"],
+    ),
+    # mirrors, websockets, limits
+    "mirrors": (
+        """
+services:
+  - {name: a, port: 1, mirror: nobody}
+  - {name: b, port: 1, mirror: {service: b, percent: 1}}
+  - {name: c, port: 1, mirror: v}
+  - {name: d, port: 1, mirror: q}
+  - {name: v, port: 1, versions: [{service: a, weight: 1}]}
+  - {name: q, port: 1, protocol: tcp}
+""",
+        [
+            f"{S}[0].mirror.service: 'nobody' is not in mesh_services (known: a, b, c, d, q, v)",
+            f"{S}[1].mirror.service: 'b' gets these requests already; give another service",
+            f"{S}[2].mirror.service: 'v' is a name for its versions; give one of them",
+            f"{S}[3].mirror.service: 'q' has protocol tcp, and 'd' http; both need the same",
+        ],
+    ),
+    "copies that come back": (
+        """
+services:
+  - {name: a, port: 8080, upstreams: [{service: b, port: 2}, {service: c, port: 3, mirror: a}]}
+  - {name: b, port: 1, mirror: a}
+  - {name: c, port: 1}
+""",
+        [
+            f"{S}[0].upstreams[{i}].mirror: copies of what 'a' sends would come back to it; mirror to another service"
+            for i in (0, 1)
+        ],
+    ),
+    "what a protocol has not": (
+        "services: [{name: a, port: 1, protocol: tcp, websocket: true, sidecar: {rate_limit: 1, max_connections: 1}}]",
+        [
+            f"{S}[0].websocket: needs protocol http, and it is tcp",
+            f"{S}[0].sidecar.rate_limit: tcp has no requests; give max_connections",
+        ],
+    ),
+    # ports
+    "the port of metrics": (
+        upstream("{service: b, port: 9902}", "sidecar: {port: 9000, metrics: {port: 9000}},")
+        + "  - {name: z, port: 9902, sidecar: {metrics: false}}\n",
+        [f"{S}[0].sidecar.metrics.port: 9000 is already {S}[0].sidecar.port; give another port"],
+    ),
+    "a port for tls": (
+        """
+services:
+  - name: a
+    port: 8080
+    upstreams:
+      - {service: s, port: 9443}
+      - {service: t, port: 9443, envoy_patch: {listener: {a: 1}, cluster: {a: 1}}}
+      - {service: b, port: 9443}
+      - {service: nobody, port: 9443}
+      - {service: u, port: 9443}
+  - {name: b, port: 1}
+  - {name: s, port: 1, protocol: tls, server_names: [x.y, x.z]}
+  - {name: t, port: 1, protocol: tls, host: x.z}
+  - {name: u, port: 1, protocol: tls}
+""",
+        [
+            f"{S}[0].upstreams[2].port: 9443 is already {FIRST}.port; give another port",
+            f"{S}[0].upstreams[3].port: 9443 is already {FIRST}.port; give another port",
+            f"{S}[0].upstreams[1].envoy_patch.listener: has no effect; this port's listener is that of {FIRST}",
+            (
+                f"{S}[0].upstreams[1].port: the server name 'x.z' is already that of {FIRST} on this port; "
+                "give another port"
+            ),
+            f"{S}[0].upstreams[3].service: 'nobody' is not in mesh_services (known: a, b, s, t, u)",
+        ],
+    ),
+    "no port for tls beside a shared listener": (
+        upstream("{service: secret}", "egress: shared,"),
+        [f"{FIRST}.port: is missing; give the port on which the sidecar listens for 'secret'"],
+    ),
+    "a host of an outside service's": (
+        upstream("{service: out}, {service: b, match: {hosts: [api.example.com, b]}}", "egress: shared,"),
+        [
+            (
+                f"{S}[0].upstreams[1].match.hosts: 'api.example.com' is in a different list of another upstream; "
+                f"{TIMES_SHARED}"
+            )
+        ],
+    ),
+    "patches of shared hosts": (
+        upstream(
+            "{service: b, match: {hosts: [x], prefix: /b}, envoy_patch: {virtual_host: {a: 1}}}, "
+            "{service: c, match: {hosts: [x]}, envoy_patch: {virtual_host: {a: 1}}}",
+            "egress: shared,",
+        ),
+        [f"{S}[0].upstreams[1].envoy_patch.virtual_host: has no effect; these hosts are those of {FIRST}"],
+    ),
+    "a patch of a listener that is not there": (
+        upstream("{service: b, port: 2}", "egress: {mode: shared, envoy_patch: {listener: {a: 1}}},"),
+        [f"{S}[0].egress.envoy_patch: has no effect; no upstream uses the shared listener"],
     ),
     # patches that nothing is generated for
     "patches without effect": (
@@ -327,160 +475,14 @@ services:
         [
             f"{S}[0].envoy_patch.cluster: has no effect; the service has no sidecar",
             f"{S}[0].envoy_patch.bootstrap: has no effect; the service has no sidecar",
-            f"{S}[1].envoy_patch.listener: has no effect; {ELSEWHERE}",
+            f"{S}[1].envoy_patch.listener: has no effect; {NO_SIDECAR.format('endpoints')}",
             f"{S}[2].envoy_patch.http_connection_manager: has no effect; tcp has none",
             (
                 f"{S}[3].upstreams[0].envoy_patch.listener: has no effect; the upstream has no listener of its own; "
-                "give it a port"
+                "give it a port, or see egress.envoy_patch"
             ),
             f"{S}[3].upstreams[1].envoy_patch.route: has no effect; tcp has none",
             f"{F}[0].listeners[0].envoy_patch.http_connection_manager: has no effect; tcp has none",
-        ],
-    ),
-    # fronts
-    "no listeners": (
-        front("{name: f, listeners: []}"),
-        [f"{F}[0].listeners: is empty; give at least one, such as {{port: 80}}"],
-    ),
-    "no routes": (
-        front("{name: f, listeners: [{port: 1}]}"),
-        [f"{F}[0].routes: is empty; give at least one, such as {{prefix: /, service: b}}"],
-    ),
-    "no routes needed for tcp": (front("{name: f, listeners: [{port: 1, protocol: tcp, service: queue}]}"), []),
-    "a front's ports": (
-        front(
-            "{name: f, admin_port: 2, listeners: [{port: 1}, {port: 2}, {port: 1}], routes: [{prefix: /, service: b}]}"
-        ),
-        [
-            f"{F}[0].listeners[2].port: 1 is already {F}[0].listeners[0].port; give another port",
-            f"{F}[0].admin_port: 2 is already {F}[0].listeners[1].port; give another port",
-        ],
-    ),
-    "two fronts on localhost": (
-        LOCAL + "services: [{name: a, port: 8081, command: [x]}]\nfronts:\n"
-        "  - {name: f, listeners: [{port: 80}, {port: 8080}], routes: [{prefix: /, service: a}]}\n"
-        "  - {name: g, listeners: [{port: 8443}, {port: 8080}], routes: [{prefix: /, service: a}]}\n"
-        "  - {name: h, listeners: [{port: 443}], routes: [{prefix: /, service: a}]}",
-        [
-            f"{F}[0].listeners[1].port: 8080 is already {F}[0].listeners[0].port; give another port",
-            f"{F}[1].listeners[1].port: 8080 is already {F}[0].listeners[0].port, and both are on localhost",
-            f"{F}[2].listeners[0].port: 8443 is already {F}[1].listeners[0].port, and both are on localhost",
-        ],
-    ),
-    "two fronts in pods": (
-        (
-            "services: [{name: a, port: 1}]\nfronts:\n"
-            "  - {name: f, listeners: [{port: 80}], routes: [{prefix: /, service: a}]}\n"
-            "  - {name: g, listeners: [{port: 80}], routes: [{prefix: /, service: a}]}"
-        ),
-        [],
-    ),
-    "tcp listeners": (
-        front(
-            "{name: f, listeners: [{port: 1, protocol: tcp, https_redirect: true}, {port: 2, service: b}], "
-            "routes: [{prefix: /, service: b}]}"
-        ),
-        [
-            f"{F}[0].listeners[0].service: is missing; a tcp listener passes everything to one service",
-            f"{F}[0].listeners[0].https_redirect: has no meaning for tcp; remove it",
-            f"{F}[0].listeners[1].service: is for tcp listeners; an http listener takes routes",
-        ],
-    ),
-    "a redirect to where one is": (
-        front("{name: f, listeners: [{port: 1, tls: {}, https_redirect: true}], routes: [{prefix: /, service: b}]}"),
-        [f"{F}[0].listeners[0].https_redirect: is already on TLS; redirect from a listener without tls"],
-    ),
-    "a route to tcp": (
-        front("{name: f, listeners: [{port: 1}], routes: [{prefix: /, service: queue}]}"),
-        [f"{F}[0].routes[0].service: 'queue' has protocol tcp; give it a tcp listener, not a route"],
-    ),
-    "settings for a service no route names": (
-        front(
-            "{name: f, listeners: [{port: 1}], routes: [{prefix: /, service: b}], "
-            "upstreams: [{service: c}, {service: b}, {service: b}]}"
-        ),
-        [
-            f"{F}[0].upstreams[2].service: 'b' appears 2 times; once is enough",
-            f"{F}[0].upstreams[0].service: 'c' is in no route and no listener of this front proxy; remove the entry",
-        ],
-    ),
-    "hosts with two owners": (
-        front(
-            "{name: f, listeners: [{port: 1}], routes: [{prefix: /, service: b}], virtual_hosts: ["
-            "{name: v, domains: [x.y, X.Y], routes: [{prefix: /, service: b}]}, "
-            "{name: w, domains: [x.y, '*'], routes: [{prefix: /, service: b}]}, "
-            "{name: v, domains: [], routes: [{prefix: /, service: b}]}]}"
-        ),
-        [
-            (
-                f"{F}[0].virtual_hosts[0].domains[1]: 'X.Y' is already in {F}[0].virtual_hosts[0].domains[0]; "
-                "a host has one owner"
-            ),
-            (
-                f"{F}[0].virtual_hosts[1].domains[0]: 'x.y' is already in {F}[0].virtual_hosts[0].domains[0]; "
-                "a host has one owner"
-            ),
-            f"{F}[0].virtual_hosts[1].domains[1]: '*' is already in {F}[0].routes; a host has one owner",
-            f"{F}[0].virtual_hosts[2].domains: is empty; give at least one, such as shop.example.com, or '*' for any",
-            f"{F}[0].virtual_hosts[2].name: 'v' appears 2 times; once is enough",
-        ],
-    ),
-    "any host, once": (
-        front(
-            "{name: f, listeners: [{port: 1}], "
-            "virtual_hosts: [{name: v, domains: ['*'], routes: [{prefix: /, service: b}]}]}"
-        ),
-        [],
-    ),
-    # routes
-    "matches that are none": (
-        front(
-            "{name: f, listeners: [{port: 1}], routes: [{service: b}, {prefix: /a, path: /a, grpc: a.B, service: b}, "
-            "{prefix: /b, service: b, headers: [{name: x}, {name: y, exact: a, present: true}, {name: z, prefix: a}]}]}"
-        ),
-        [
-            f"{F}[0].routes[0]: has no path; {FOUR_PATHS}",
-            f"{F}[0].routes[1]: has prefix, path or grpc; {FOUR_PATHS}",
-            f"{F}[0].routes[2].headers[0]: has no test; {FOUR_TESTS}",
-            f"{F}[0].routes[2].headers[1]: has exact or present; {FOUR_TESTS}",
-        ],
-    ),
-    "routes nobody reaches": (
-        front(
-            "{name: f, listeners: [{port: 1}], routes: [{prefix: /a, service: b}, {path: /x, service: b}, "
-            "{prefix: /ab, service: c}, {path: /x, service: c, headers: [{name: y, present: true}]}, "
-            "{prefix: /api., service: b}, {grpc: api.Echo, service: b}, {regex: /z, service: b}, "
-            "{regex: /z, service: c}, {prefix: /, service: b}, {regex: '.*', service: c}]}"
-        ),
-        [
-            f"{F}[0].routes[2]: is never reached; {F}[0].routes[0] matches all of it; put it before that one",
-            f"{F}[0].routes[3]: is never reached; {F}[0].routes[1] matches all of it; put it before that one",
-            f"{F}[0].routes[4]: is never reached; {F}[0].routes[0] matches all of it; put it before that one",
-            f"{F}[0].routes[5]: is never reached; {F}[0].routes[0] matches all of it; put it before that one",
-            f"{F}[0].routes[7]: is never reached; {F}[0].routes[6] matches all of it; put it before that one",
-            f"{F}[0].routes[9]: is never reached; {F}[0].routes[8] matches all of it; put it before that one",
-        ],
-    ),
-    "routes that all are reached": (
-        front(
-            "{name: f, listeners: [{port: 1}], routes: [{prefix: /, service: b, headers: [{name: x, exact: a}]}, "
-            "{path: /a, service: c}, {grpc: api.Echo, service: b}, {prefix: /api.Echo/, service: c}, "
-            "{prefix: /a, service: c}, {regex: /a, service: c}, {prefix: /, service: b}]}"
-        ),
-        [],
-    ),
-    "ingress routes": (
-        "services: [{name: a, port: 1, sidecar: {routes: [{prefix: /}, {path: /a}, {}]}}]",
-        [
-            (
-                f"{S}[0].sidecar.routes[1]: is never reached; {S}[0].sidecar.routes[0] matches all of it; "
-                "put it before that one"
-            ),
-            f"{S}[0].sidecar.routes[2]: has no path; {FOUR_PATHS}",
-            (
-                f"{S}[0].sidecar.routes[2]: is never reached; {S}[0].sidecar.routes[0] matches all of it; "
-                "put it before that one"
-            ),
         ],
     ),
 }
@@ -514,7 +516,8 @@ settings: {engine: local, domian: x, namespace: A}
         "The mesh inventory has 13 problems:",
         (
             "  mesh_domian: unknown key, did you mean 'domain'? "
-            "(known: config_delivery, dns, domain, engine, name, namespace, resting, state_path)"
+            "(known: ca_file, config_delivery, dns, domain, engine, name, namespace, resting, state_path, "
+            "stats, tracing)"
         ),
         f"  mesh_namespace: 'A' is not allowed; give {label}",
         f"  {S}[0].replicas: 'many' is not allowed; give a whole number from 0 to 250",
@@ -529,34 +532,3 @@ settings: {engine: local, domian: x, namespace: A}
         f"  {F}[0].routes[1]: is never reached; {F}[0].routes[0] matches all of it; put it before that one",
         f"  {F}[0].routes[1].service: 'c' is not in mesh_services (known: a, b)",
     ]
-
-
-@pytest.mark.parametrize(
-    ("upstream", "expected"),
-    [
-        ({"service": "b"}, ("b", "b.default", "b.default.svc", "b.default.svc.cluster.local")),
-        ({"service": "b", "match": {"hosts": ["x", "y"], "prefix": "/"}}, ("x", "y")),
-        ({"service": "b", "match": {"prefix": "/b"}}, ("*",)),
-        ({"service": "b", "match": {"headers": [{"name": "x", "exact": "y"}]}}, ("*",)),
-        ({"service": "b", "match": {"hosts": []}}, ("b", "b.default", "b.default.svc", "b.default.svc.cluster.local")),
-    ],
-)
-def test_hosts_of_an_upstream(upstream: dict[str, Any], expected: tuple[str, ...]) -> None:
-    caller = {"name": "a", "port": 1, "egress": "shared", "upstreams": [upstream]}
-    model = build_model([caller, {"name": "b", "port": 1}])
-    assert upstream_hosts(model["services"][0]["upstreams"][0], model["mesh"]) == expected
-
-
-def test_services_of_a_front() -> None:
-    model = build_model(
-        [{"name": name, "port": 1, "protocol": "tcp" if name == "q" else "http"} for name in "abq"],
-        [
-            {
-                "name": "f",
-                "listeners": [{"port": 1}, {"port": 2, "protocol": "tcp", "service": "q"}],
-                "routes": [{"path": "/a", "service": "a"}, {"prefix": "/", "service": "b"}],
-                "virtual_hosts": [{"name": "v", "domains": ["v"], "routes": [{"prefix": "/", "service": "b"}]}],
-            }
-        ],
-    )
-    assert front_services(model["front_proxies"][0]) == ["b", "a", "q"]

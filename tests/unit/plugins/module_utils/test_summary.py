@@ -15,11 +15,24 @@ services:
     port: 8081
     replicas: 2
     upstreams: [{service: echo, port: 9001}, {service: far, port: 9002}]
+  - name: shop
+    port: 80
+    versions:
+      - {service: web, weight: 9}
+      - {service: out, weight: 1, headers: [{name: x, exact: y}]}
+      - {service: beta, headers: [{name: x, exact: z}], cookie: beta}
+  - {name: beta, command: [x], port: 8081, replicas: 0}
+  - {name: out, port: 443, host: api.example.com}
+  - {name: secret, port: 443, protocol: tls, host: tls.example.com}
   - {name: echo, command: [x], port: 8081, protocol: grpc, sidecar: false}
   - {name: far, port: 80, protocol: tcp, discovery: static, endpoints: [{address: 10.0.0.1}, {address: 10.0.0.2}]}
 fronts:
   - name: front
-    listeners: [{port: 80, https_redirect: true}, {port: 443, tls: certs}, {port: 9000, protocol: tcp, service: far}]
+    listeners:
+      - {port: 80, https_redirect: true}
+      - {port: 443, tls: certs}
+      - {port: 9000, protocol: tcp, service: far}
+      - {port: 9443, protocol: tls, services: [secret]}
     virtual_hosts: [{name: v, domains: [v.w], routes: [{regex: /r, service: web}]}]
     routes: [{grpc: api.Echo, service: echo}, {path: /exact, service: web}, {prefix: /, service: web}]
 settings: {engine: local, name: demo}
@@ -40,13 +53,18 @@ def test_summary() -> None:
         "",
         "SERVICE  PROTOCOL  REPLICAS  PORT  CALLS      ADDRESSES",
         f"web      http      2         8786  echo, far  {web}",
+        "shop     http      -         -     -          web (9) out (1, by headers) beta (by headers, by cookie)",
+        "beta     http      0         8786  -          -",
+        "out      http      -         443   -          api.example.com",
+        "secret   tls       -         443   -          tls.example.com",
         f"echo     grpc      1         8081  -          {address['echo-1']}",
-        "far      tcp       1         80    -          10.0.0.1 10.0.0.2",
+        "far      tcp       -         80    -          10.0.0.1 10.0.0.2",
         "",
         "FRONT PROXY  URL                     ROUTES",
         "front        http://localhost:8080   to https",
         "front        https://localhost:8443  /r to web, api.Echo to echo, /exact to web, / to web",
         "front        tcp://localhost:9000    all to far",
+        "front        tls://localhost:9443    by name to secret",
         "",
         "Try",
         "  curl -k https://localhost:8443/exact",

@@ -6,7 +6,14 @@ import copy
 from typing import Any
 
 import pytest
-from ansible_collections.sidecar.mesh.plugins.module_utils.values import duration, merge_patch, plain, present, seconds
+from ansible_collections.sidecar.mesh.plugins.module_utils.values import (
+    byte_count,
+    duration,
+    merge_patch,
+    plain,
+    present,
+    seconds,
+)
 
 
 class Tagged(str):
@@ -85,6 +92,30 @@ def test_durations(value: Any, expected: float | None, text: str | None) -> None
                 function(value)
     else:
         assert (seconds(value), duration(value)) == (expected, text)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, 0),
+        ("512", 512),
+        ("1k", 1000),
+        ("1Ki", 1024),
+        ("3M", 3000000),
+        ("3Mi", 3145728),
+        (Tagged("1G"), 10**9),
+        ("1Gi", 2**30),
+        ("1T", 10**12),
+        ("1Ti", 2**40),
+        *((wrong, None) for wrong in ("", "Mi", "1 Mi", "1mi", "1.5Mi", "-1", "1Mi\n", -1, 1.0, True, None, [1])),
+    ],
+)
+def test_sizes(value: Any, expected: int | None) -> None:
+    if expected is None:
+        with pytest.raises(ValueError):  # noqa: PT011 - its text is the value
+            byte_count(value)
+    else:
+        assert byte_count(value) == expected
 
 
 # The examples of RFC 7396, appendix A, and what goes beyond them.

@@ -61,7 +61,8 @@ def wait_until_refused(server):
     while time.monotonic() < end:
         try:
             socket.create_connection((host, int(port)), timeout=TIMEOUT).close()
-        except ConnectionRefusedError:
+        # The backlog of a closing listener is reset.
+        except (ConnectionRefusedError, ConnectionResetError):
             return
         time.sleep(0.02)
     pytest.fail(f"{server.target} still accepts connections after {TIMEOUT} s")
