@@ -62,7 +62,13 @@ PATTERNS: dict[str, tuple[str, str]] = {
             "%PROTOCOL% or %REQ(x-user)%"
         ),
     ),
-    "log_value": (r"[^\x00-\x1f\x7f]+", "text without line ends, in which %NAME% is what Envoy knows"),
+    "log_value": (
+        r"([^%\x00-\x1f\x7f]|%%|%[A-Z][A-Z0-9_]*(\([^)\x00-\x1f\x7f]*\))?(:[0-9]{1,4})?%)+",
+        (
+            "text without line ends, in which %% is a percent sign and %NAME% what Envoy puts there, such as "
+            "%DURATION% or %REQ(x-user)%"
+        ),
+    ),
     "cookie_value": (r"[!#$%&'()*+./:<=>?@\[\]^_`{|}~0-9A-Za-z-]+", "the value of a cookie"),
     "stat": (r"[A-Za-z0-9_.]+", "letters, digits, '_' and '.'"),
     "variable": (r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and '_', not starting with a digit"),

@@ -91,6 +91,14 @@ BY_KEY: dict[str, some.SearchStrategy[Any]] = {
     "domains": some.lists(HOSTS, min_size=1, max_size=3),
     "hosts": some.lists(HOSTS, min_size=1, max_size=3),
     "args": some.lists(some.sampled_from(("--skip-deprecated-logs", "--enable-fine-grain-logging")), max_size=2),
+    # Names that only Envoy knows.
+    "extra_fields": some.dictionaries(
+        some.from_regex(PATTERNS["variable"][0], fullmatch=True),
+        some.sampled_from(
+            ("%DURATION%", "%REQ(X-USER?:PATH):20% of %PROTOCOL%", "100%%", "%START_TIME(%Y-%m)%", "plain")
+        ),
+        max_size=2,
+    ),
     # Of a choice of switches, the one that is given has to be on.
     "source_ip": some.just(True),
     "image": some.sampled_from(("registry.example.com/shop:1", "a")),

@@ -78,7 +78,7 @@ def test_defaults_and_examples_are_allowed(path: str) -> None:
         ("host_name", ["a", "api.example.com", "1.a"], ["", "*.x", "10.0.0.1", "X", "x.", "-x", "a" * 64]),
         ("plain_header", ["x-user", "A_b.c"], ["", ":path", "-a", "a b", "x*"]),
         ("header_value", ["a b", "100%%", "%PROTOCOL%", "%REQ(x-user)%", "a%REQ(X?Y):9%"], ["", "100%", "%X%", "a\n"]),
-        ("log_value", ["%REQ(x)%", "100%"], ["", "a\nb"]),
+        ("log_value", ["%REQ(x)%", "100%%", "%START_TIME(%Y)%:", "%REQ(x):20%"], ["", "a\nb", "100%", "%x%"]),
         ("cookie_value", ["v2", "a=b"], ["", "a b", "a;b", 'a"']),
         ("stat", ["upstream_cx_length_ms", "ssl.handshake"], ["", "a-b", "a b"]),
         ("zone", ["eu-1a", "A.b_c", "1"], ["", "-a", "a-", "a" * 64]),
