@@ -217,8 +217,11 @@ def _fitted(draw: Draw, made: dict[str, Any], fields: dict[str, Field], place: s
     idle: list[str] = []
     if place == "mesh_services":
         made["protocol"] = world.protocols[made["name"]]
+        elsewhere = [key for key in ("endpoints", "host", "versions") if made.get(key)]
+        idle += [*elsewhere[1:], *(["upstreams"] if elsewhere else [])]
+        if any("port" not in upstream for upstream in made.get("upstreams") or []):
+            made["egress"] = "shared"
     if made.get("endpoints"):
-        idle += ["upstreams"]
         made["discovery"] = draw(_one(("static", "eds")))
     if made.get("lb_policy") in ("ring_hash", "maglev") and "hash_on" not in made:
         made["hash_on"] = _value(draw, "hash_on", fields["hash_on"], world)
@@ -227,10 +230,10 @@ def _fitted(draw: Draw, made: dict[str, Any], fields: dict[str, Field], place: s
     if place == "listeners":
         idle += _fitted_listener(draw, made, world)
     if place == "upstreams" and "port" in fields:
-        if "match" not in made:
-            made["port"] = draw(_integers(PORT))
-        elif draw(BOOLEANS):
+        if "match" in made:
             idle += ["port"]
+        else:
+            made["port"] = draw(_integers(PORT))
     return {key: value for key, value in made.items() if key not in idle}
 
 

@@ -165,4 +165,4 @@ def test_little_of_the_inventories_is_lost_in_making_them_valid() -> None:
     print(f"{len(known) - len(missing)} of {len(known)} keys of the schema tried; not: {', '.join(missing) or 'none'}")
     often = [f"{count} times: {reason}" for reason, count in TALLY.reasons.most_common(10)]
     assert TALLY.dropped < 0.3 * TALLY.generated, often
-    assert len(missing) < (0.01 if EXAMPLES >= MANY else 0.6) * len(known), missing
+    assert len(missing) < (0.05 if EXAMPLES >= MANY else 0.6) * len(known), missing
