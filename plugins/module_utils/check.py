@@ -16,13 +16,10 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ansible_collections.sidecar.mesh.plugins.module_utils.schema_fields import PATTERNS, Field, Fields
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema_fields import LARGEST, PATTERNS, Field, Fields
 from ansible_collections.sidecar.mesh.plugins.module_utils.values import byte_count, duration, plain, seconds
 
 Problems = list[str]
-
-LARGEST = 4_294_967_295
-"""Of whole numbers; Envoy has 32 bits for most of them."""
 
 
 def check(value: Any, field: Field, path: str, problems: Problems) -> Any:

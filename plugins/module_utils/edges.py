@@ -28,7 +28,7 @@ RETRY_BUDGET: Item = {"percent": 50, "min_concurrency": 100}
 NO_LIMITS: Item = check({}, EDGE["circuit_breakers"], "", [])
 
 _PLAIN: Item = {**dict.fromkeys((*EDGE, "hostname", "tls", "dns")), "outside": False}
-_IP = re.compile(r"[0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+_IP = re.compile(r"[0-9.]+")
 
 
 def edge(callee: Item, settings: Item | None, world: Item, *, idempotent: bool = False) -> Item:

@@ -37,9 +37,8 @@ class ModelError(ValueError):
 def build_model(services: Any, front_proxies: Any = None, settings: dict[str, Any] | None = None) -> Model:
     """The model of an inventory.
 
-    ``services`` and ``front_proxies`` are the lists of the inventory, ``settings`` the mesh's own (the
-    schema's MESH). Without an engine in ``settings`` nothing that only a
-    deployment needs (image, command) is asked for.
+    ``services`` and ``front_proxies`` are the lists of the inventory, ``settings`` the mesh's own (the schema's MESH).
+    Without an engine in ``settings`` nothing that only a deployment needs (image, command) is asked for.
 
     Raises ModelError with every mistake at once.
     """

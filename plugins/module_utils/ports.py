@@ -24,7 +24,6 @@ Item = dict[str, Any]
 
 ANY_HOST = ("*",)
 REQUEST_TIMEOUT = "300s"
-NO_LIMIT = "0s"
 
 
 def ingress(service: Item, place: Item) -> Item:
@@ -38,7 +37,7 @@ def ingress(service: Item, place: Item) -> Item:
         host = virtual_host("ingress", ANY_HOST, routes, service)
         return {**base, "virtual_hosts": [host], "rate_limit": settings["rate_limit"]}
     # The callers' own limits hold here too.
-    connects = {"connect_attempts": 1, "idle_timeout": NO_LIMIT}
+    connects = {"connect_attempts": 1, "idle_timeout": requests.NO_LIMIT}
     return {**base, "protocol": "tcp", "chains": [_chain([], [{"name": cluster, "weight": 1}], None, connects)]}
 
 
@@ -69,7 +68,7 @@ def _upstreams_listener(port: int, upstreams: list[Item], service: Item, place: 
         _chain(
             services.server_names(callee, world["mesh"]) if base["protocol"] == "tls" else [],
             requests.shares(callee),
-            _hash_on(callee, upstream, world),
+            requests.hash_on(callee, upstream, world),
             requests.connects([upstream]),
         )
         for upstream, callee in zip(upstreams, callees, strict=True)
@@ -145,7 +144,7 @@ def front_listener(listener: Item, front: Item, place: Item, hosts: list[Item], 
         callee, settings = world["services"][name], own.get(name)
         wanted = services.server_names(callee, world["mesh"]) if built["protocol"] == "tls" else []
         connects = requests.connects([settings])
-        chains.append(_chain(wanted, requests.shares(callee), _hash_on(callee, settings, world), connects))
+        chains.append(_chain(wanted, requests.shares(callee), requests.hash_on(callee, settings, world), connects))
     return {**built, "chains": chains}
 
 
@@ -192,7 +191,8 @@ def _told(envoy: Item, *, strict: bool, streams: bool = True) -> Item:
             **http,
             "header_underscores": http["header_underscores"] or ("reject" if strict else "allow"),
             "escaped_slashes": http["escaped_slashes"] or ("redirect" if strict else "keep"),
-            "request_timeout": http["request_timeout"] or (REQUEST_TIMEOUT if strict and not streams else NO_LIMIT),
+            "request_timeout": http["request_timeout"]
+            or (REQUEST_TIMEOUT if strict and not streams else requests.NO_LIMIT),
         },
     }
 
@@ -205,10 +205,3 @@ def _streams(hosts: list[Item]) -> bool:
 
 def _chain(server_names: list[str], clusters: list[Item], hash_on: Item | None, connects: Item) -> Item:
     return {"server_names": server_names, "clusters": clusters, "hash_on": hash_on, "connects": connects}
-
-
-def _hash_on(callee: Item, settings: Item | None, world: Item) -> Item | None:
-    own: Item | None = (settings or {}).get("hash_on")
-    for service in services.answering(callee, world["services"]):
-        own = own or service["hash_on"]
-    return own

@@ -221,7 +221,7 @@ def _upstream(path: str, upstream: Item, service: Item, known: Known, mesh: Item
     if mirror and mirror["service"] == service["name"]:
         name = service["name"]
         yield f"{path}.mirror: copies of what {name!r} sends would come back to it; mirror to another service"
-    for target in parts.answering(callee, known):
+    for target in kinds.answering(callee, known):
         if target is service and callee is not service:
             yield f"{path}.service: {service['name']!r} is itself a version of {callee['name']!r}; give another service"
         yield from edges.edge(path, upstream, target, service, mesh)

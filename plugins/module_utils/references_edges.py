@@ -34,7 +34,6 @@ def edge(path: str, settings: Item, callee: Item, caller: Item, mesh: Item) -> I
     yield from _health_check(path, settings["health_check"], callee)
     yield from _discovery(path, settings, callee, mesh)
     yield from _slow_start(path, settings, callee)
-    yield from _outlier_detection(f"{path}.outlier_detection", settings["outlier_detection"])
     yield from _connection(path, settings, callee)
     yield from _outliers(f"{path}.outlier_detection", settings["outlier_detection"], callee)
     if callee["zone_aware"] if settings["zone_aware"] is None else settings["zone_aware"]:
@@ -167,12 +166,6 @@ def _slow_start(path: str, settings: Item, callee: Item) -> Iterator[str]:
     policy_name = settings["lb_policy"] or callee["lb_policy"]
     if settings["slow_start"] and policy_name not in SLOW_STARTING_POLICIES:
         yield f"{path}.slow_start: needs lb_policy {words(SLOW_STARTING_POLICIES)}, and it is {policy_name}"
-
-
-def _outlier_detection(path: str, outliers: Item | None) -> Iterator[str]:
-    if outliers and seconds(outliers["max_ejection_time"]) < seconds(outliers["base_ejection_time"]):
-        longest, first = outliers["max_ejection_time"], outliers["base_ejection_time"]
-        yield f"{path}.max_ejection_time: {longest} is below base_ejection_time, {first}; give at least that"
 
 
 def _connection(path: str, settings: Item, callee: Item) -> Iterator[str]:

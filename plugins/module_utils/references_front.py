@@ -85,8 +85,7 @@ def _tls_services(path: str, listener: Item, known: Known, mesh: Item) -> Iterat
     yield from parts.repeated(f"{path}.services", listener["services"] or [])
     owners: dict[str, str] = {}
     for index, name in enumerate(listener["services"] or []):
-        if name not in known:
-            yield f"{path}.services[{index}]: {name!r} is not in mesh_services (known: {', '.join(sorted(known))})"
+        yield from parts.known_service(path, name, known, f"services[{index}]")
         callee = known.get(name)
         if callee is None:
             continue
@@ -151,7 +150,7 @@ def _upstream(
     if callee is None:
         return
     yield from edges.policy(path, upstream, callee, known)
-    for target in parts.answering(callee, known):
+    for target in kinds.answering(callee, known):
         yield from edges.edge(path, upstream, target, front, mesh)
 
 
@@ -175,6 +174,6 @@ def _zones(path: str, front: Item, known: Known, mesh: Item) -> Iterator[str]:
         callee = known.get(name)
         if callee is None or name in told or mesh["engine"] != "local":
             continue
-        for target in parts.answering(callee, known):
+        for target in kinds.answering(callee, known):
             if target["zone_aware"] and not front["zones"]:
                 yield f"{path}.zones: is missing; {target['name']!r} is zone_aware, which takes the zones of callers"

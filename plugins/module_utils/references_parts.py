@@ -102,11 +102,3 @@ def with_path(match: Item | None) -> Item:
     """A match that names no path is one of any path."""
     match = match or dict.fromkeys((*PATHS, "headers"))
     return match if any(match[key] is not None for key in PATHS) else {**match, "prefix": "/"}
-
-
-def answering(callee: Item, known: dict[str, Any]) -> list[Item]:
-    """The services that answer for one, as far as they are known."""
-    if not callee["versions"]:
-        return [callee]
-    found = [known.get(version["service"]) for version in callee["versions"]]
-    return [service for service in found if service is not None]

@@ -43,7 +43,7 @@ def routes(asked: Item, callee: Item, settings: Item, own: Item | None, world: I
     shared: Item = {
         "hash_on": _hashing(callee, own, world),
         "policy": _policy(settings, own, callee, world),
-        "websocket": any(service["websocket"] for service in services.answering(callee, world["services"])),
+        "websocket": _upgrades(callee, world),
         "envoy_patch": patch(settings, "route"),
     }
     versions = callee["versions"] or []
@@ -139,6 +139,19 @@ def connects(settings: Iterable[Item | None]) -> Item:
     return {"connect_attempts": count + 1, "idle_timeout": idle}
 
 
+def hash_on(callee: Item, own: Item | None, world: Item) -> Item | None:
+    """What is hashed for the choice of a replica: as the caller says, else as the services that answer do."""
+    found: Item | None = (own or {}).get("hash_on")
+    for service in services.answering(callee, world["services"]):
+        found = found or service["hash_on"]
+    return found
+
+
+def _upgrades(callee: Item, world: Item) -> bool:
+    """Whether requests may become websockets."""
+    return any(service["websocket"] for service in services.answering(callee, world["services"]))
+
+
 def _claims(version: Item) -> list[list[Item]]:
     """Header matchers by each of which a request belongs to a version."""
     claims = [version["headers"]] if version["headers"] else []
@@ -163,9 +176,7 @@ def _shares(weights: list[tuple[str, int]], world: Item) -> Item:
 
 def _hashing(callee: Item, own: Item | None, world: Item) -> list[Item]:
     """What is hashed: for the choice of a version, then of a replica."""
-    replicas = (own or {}).get("hash_on")
-    for service in services.answering(callee, world["services"]):
-        replicas = replicas or service["hash_on"]
+    replicas = hash_on(callee, own, world)
     found: list[Item] = []
     # A cookie names its version.
     sticky = None if callee["sticky"] and callee["sticky"]["cookie"] else callee["sticky"]
@@ -179,7 +190,7 @@ def _policy(settings: Item, own: Item | None, callee: Item, world: Item) -> Item
     """What a request is told; what a route leaves open, the caller's settings for the service decide."""
     merged = {key: settings[key] if settings.get(key) is not None else (own or {}).get(key) for key in POLICY}
     grpc = callee["protocol"] == "grpc"
-    streams = grpc or any(service["websocket"] for service in services.answering(callee, world["services"]))
+    streams = grpc or _upgrades(callee, world)
     mirror = merged["mirror"] or callee["mirror"]
     return {
         **merged,

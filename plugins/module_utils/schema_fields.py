@@ -80,7 +80,10 @@ PATTERNS: dict[str, tuple[str, str]] = {
 
 IP: Field = {"type": "str", "pattern": "ip"}
 PORT: Field = {"type": "int", "minimum": 1, "maximum": 65535}
-COUNT: Field = {"type": "int", "minimum": 1, "maximum": 4_294_967_295}
+LARGEST = 4_294_967_295
+"""Of whole numbers; Envoy has 32 bits for most of them."""
+
+COUNT: Field = {"type": "int", "minimum": 1, "maximum": LARGEST}
 PERCENT: Field = {"type": "number", "minimum": 0, "maximum": 100}
 STATUS: Field = {"type": "int", "minimum": 200, "maximum": 599}
 ZONE: Field = {"type": "str", "pattern": "zone"}

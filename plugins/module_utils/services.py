@@ -35,8 +35,10 @@ def port(service: Item) -> int:
 
 
 def answering(service: Item, known: dict[str, Item]) -> list[Item]:
-    """The services that answer for one: its versions, or itself."""
-    return [known[version["service"]] for version in service["versions"] or []] or [service]
+    """The services that answer for one: its versions, as far as they are known, or itself."""
+    if not service["versions"]:
+        return [service]
+    return [known[name] for version in service["versions"] if known.get(name := version["service"]) is not None]
 
 
 def server_names(service: Item, mesh: Item) -> list[str]:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from dataclasses import field as variable
 from typing import Any
 
-from ansible_collections.sidecar.mesh.plugins.module_utils.check import LARGEST, PATTERNS
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError, build_model
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema import MESH, SECTIONS
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema_fields import LARGEST, PATTERNS
 from hypothesis import strategies as some
 
 Inventory = dict[str, Any]
