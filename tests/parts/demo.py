@@ -72,16 +72,23 @@ def run(log: Log) -> list[Check]:
             raise Skipped(f"port {port} of this machine is in use; a demo that runs ends by `make reset`")
     with _ordinary_user(log) as user:
         before = _files(user.home)
-        checks = _demo(log, user)
-        checks += [*_pages(), _grpc(log, user)] if checks[0].state == "passed" else []
+        checks, output = _demo(log, user)
+        if checks[0].state == "passed":
+            checks += [*_pages(), _grpc(log, user), _pasted(log, user, output)]
         return checks + _demo_again(log, user) + _reset(log, user, before)
 
 
-def _demo(log: Log, user: User) -> list[Check]:
-    code, _output, seconds = user.make(log, "demo")
-    return [
-        verdict(_timed("make demo", seconds, FIRST_RUN), not code, f"exit code {code}"),
-    ]
+def _demo(log: Log, user: User) -> tuple[list[Check], str]:
+    code, output, seconds = user.make(log, "demo")
+    return [verdict(_timed("make demo", seconds, FIRST_RUN), not code, f"exit code {code}")], output
+
+
+def _pasted(log: Log, user: User, output: str) -> Check:
+    """What the demo tells its user to try works as it stands there."""
+    commands = sorted(set(re.findall(r"^ +((?:curl|/\S*grpcurl) .+)$", output, re.MULTILINE)))
+    failed = [command for command in commands if log.run([*user.prefix, "sh", "-c", command], cwd=user.clone)[0]]
+    good = any("grpcurl" in command for command in commands) and len(commands) >= len(PAGES) and not failed
+    return verdict("the commands that make demo prints", good, f"{len(commands)} found, failed: {failed}")
 
 
 def _timed(name: str, seconds: float, promised: int) -> str:
