@@ -118,7 +118,7 @@ def _listeners(config: Config) -> Iterator[str]:
             yield f"{name}: listens on {port}"
         if name.startswith("metrics_") != listener.get("bypass_overload_manager", False):
             yield f"{name}: bypass_overload_manager"
-        if "envoy_admin" in _called(listener) and not name.startswith("metrics_"):
+        if "envoy_admin" in called(listener) and not name.startswith("metrics_"):
             yield f"{name}: leads to the admin interface"
         wanted = [
             chain.get("filter_chain_match", {}).get("server_names", ["any"]) for chain in listener["filter_chains"]
@@ -145,7 +145,7 @@ def _managers(config: Config) -> Iterator[str]:
 
 def _routes(config: Config) -> Iterator[str]:
     known = {cluster["name"] for cluster in config.clusters}
-    used = {*_called(config.listeners), *_called(list(config.routes.values()))}
+    used = {*called(config.listeners), *called(list(config.routes.values()))}
     own = {"local_app", config.bootstrap.get("cluster_manager", {}).get("local_cluster_name")}
     read = set()
     for listener, manager, routes in config.managers():
@@ -200,11 +200,11 @@ def _networks(listener: Map) -> list[Map]:
     return [chain["filters"][-1]["typed_config"] for chain in listener["filter_chains"]]
 
 
-def _called(part: Any) -> Iterator[str]:
+def called(part: Any) -> Iterator[str]:
     """Every cluster that a part of a configuration names."""
     if isinstance(part, list):
         for item in part:
-            yield from _called(item)
+            yield from called(item)
     elif isinstance(part, dict):
         for key, item in part.items():
             if key in ("cluster", "cluster_name"):
@@ -212,7 +212,7 @@ def _called(part: Any) -> Iterator[str]:
             elif key == "weighted_clusters":
                 yield from (share["name"] for share in item["clusters"])
             else:
-                yield from _called(item)
+                yield from called(item)
 
 
 def _socket(holder: Map) -> tuple[str, int]:

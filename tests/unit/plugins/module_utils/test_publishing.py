@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import proxy_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 from ansible_collections.sidecar.mesh.plugins.module_utils.publishing import held, steps, zone_steps
+from golden.rules import called
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as some
 
@@ -30,21 +30,6 @@ def load(text: str) -> dict[str, Any]:
     if "resources" in data:
         assert data["version_info"] == envoy_yaml.content_hash({"resources": data["resources"]})
     return data
-
-
-def called(part: Any) -> Iterator[str]:
-    """Every cluster that a part of a configuration names."""
-    if isinstance(part, list):
-        for item in part:
-            yield from called(item)
-    elif isinstance(part, dict):
-        for key, item in part.items():
-            if key in ("cluster", "cluster_name"):
-                yield item
-            elif key == "weighted_clusters":
-                yield from (share["name"] for share in item["clusters"])
-            else:
-                yield from called(item)
 
 
 class Folder:

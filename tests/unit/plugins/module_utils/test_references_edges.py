@@ -3,35 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import yaml
-from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError, build_model
+from unit.mistakes import FIRST, LOCAL, TWO, F, S, problems_of, upstream
 
-
-def problems_of(inventory: str) -> list[str]:
-    """The lines of the one message an inventory causes."""
-    data = yaml.safe_load(inventory)
-    try:
-        build_model(data.get("services"), data.get("fronts"), data.get("settings"))
-    except ModelError as error:
-        return error.problems
-    return []
-
-
-S, F = "mesh_services", "mesh_front_proxies"
-LOCAL = "settings: {engine: local}\n"
-KUBERNETES = "settings: {engine: kubernetes}\n"
-TWO = "  - {name: b, port: 8081}\n  - {name: c, port: 8081}\n"
-QUEUE = "  - {name: queue, port: 9000, protocol: tcp}\n"
-SECRET = "  - {name: secret, port: 9443, protocol: tls}\n"
-FAR = "  - {name: far, port: 80, discovery: static, endpoints: [{address: 10.0.0.1}]}\n"
-OUT = "  - {name: out, port: 443, host: api.example.com}\n"
-FIRST = f"{S}[0].upstreams[0]"
 GRPC_HEALTH = "/grpc.health.v1.Health/Check"
 REFUSED = "asks for {0}, which the sidecar of {1!r} does not let pass; add {{path: {0}}} to its sidecar.routes"
-
-
-def upstream(text: str, more: str = "") -> str:
-    return f"services:\n  - {{name: a, port: 8080, {more} upstreams: [{text}]}}\n{TWO}{QUEUE}{SECRET}{FAR}{OUT}"
 
 
 CASES: dict[str, tuple[str, list[str]]] = {

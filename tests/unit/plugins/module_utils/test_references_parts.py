@@ -3,30 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import yaml
-from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError, build_model
+from unit.mistakes import F, S, front, problems_of
 
-
-def problems_of(inventory: str) -> list[str]:
-    """The lines of the one message an inventory causes."""
-    data = yaml.safe_load(inventory)
-    try:
-        build_model(data.get("services"), data.get("fronts"), data.get("settings"))
-    except ModelError as error:
-        return error.problems
-    return []
-
-
-S, F = "mesh_services", "mesh_front_proxies"
-TWO = "  - {name: b, port: 8081}\n  - {name: c, port: 8081}\n"
-QUEUE = "  - {name: queue, port: 9000, protocol: tcp}\n"
-SECRET = "  - {name: secret, port: 9443, protocol: tls}\n"
 FOUR_PATHS = "give exactly one of prefix, path, regex or grpc"
 FOUR_TESTS = "give exactly one of exact, prefix, regex or present"
-
-
-def front(text: str) -> str:
-    return f"services:\n{TWO}{QUEUE}{SECRET}fronts:\n  - {text}\n"
 
 
 CASES: dict[str, tuple[str, list[str]]] = {
