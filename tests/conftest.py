@@ -9,7 +9,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTIONS = ROOT / ".collections"
@@ -32,3 +36,23 @@ def _load_collections() -> None:
 
 
 _load_collections()
+
+
+@pytest.fixture(scope="module")
+def envoy() -> Iterator[Any]:
+    """The real Envoy: that of the environment, else the one on PATH."""
+    from ansible_collections.sidecar.mesh.plugins.module_utils.validate import Envoy
+
+    program = Path(sys.executable).parent / "envoy"
+    with Envoy.found(str(program) if program.exists() else "envoy") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate, to stand for all."""
+    from golden.certificates import write_certificate
+
+    folder = tmp_path_factory.mktemp("certificates")
+    write_certificate(folder)
+    return folder

@@ -20,6 +20,7 @@ from typing import Any
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
+from behaviour.envoys import free_port, write
 
 from bench.measuring import BIN, Row
 
@@ -148,13 +149,6 @@ def _at(ordered: list[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 # The mesh as the collection makes it
 
 
@@ -175,19 +169,14 @@ def _inventory(port: int, folder: Path, version: int) -> Config:
 def _write(model: Config) -> None:
     for proxy in mesh_files(model):
         folder = Path(proxy["folder"])
-        folder.mkdir(parents=True, exist_ok=True)
         for name, text in proxy["files"].items():
-            path = folder / name
-            if not path.exists() or path.read_text() != text:
-                fresh = path.with_name(f".{name}")
-                fresh.write_text(text)
-                fresh.rename(path)
+            write(folder / name, text)
 
 
 def _generated(folder: Path, start: Processes) -> tuple[int, list[int]]:
     """Port of the front proxy, and the processes of both proxies."""
     folder.mkdir()
-    port = _free_port()
+    port = free_port()
     model = _inventory(port, folder, 0)
     _write(model)
     (replica,) = (item for item in model["replicas"] if item["workload"] == "web")
@@ -221,7 +210,7 @@ def _application(folder: Path, address: str, port: int, start: Processes) -> Non
 
 def _by_hand(folder: Path, start: Processes) -> tuple[int, list[int]]:
     folder.mkdir()
-    port, sidecar, application = _free_port(), _free_port(), _free_port()
+    port, sidecar, application = free_port(), free_port(), free_port()
     _application(folder, "127.0.0.1", application, start)
     pids = []
     for name, (here, there) in {"front": (port, sidecar), "sidecar": (sidecar, application)}.items():

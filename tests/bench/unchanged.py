@@ -11,17 +11,17 @@ import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from behaviour.local_mesh import TOOLS
+
 from bench.measuring import BIN, ROOT, Row, processor_time, run
 
 REPETITIONS = 3
 INVENTORY = ROOT / "inventory" / "local"
-DATA = ROOT / ".cache" / "local-mesh"
-"""Where the tests of the role keep its tools too."""
 
 
 def rows() -> list[Row]:
     with TemporaryDirectory(prefix="sidecar-mesh-bench-") as folder:
-        paths = json.dumps({"local_state_path": folder, "local_data_path": str(DATA)})
+        paths = json.dumps({"local_state_path": folder, "local_data_path": str(TOOLS)})
         play = [BIN / "ansible-playbook", "--inventory", INVENTORY, "--extra-vars", paths]
         try:
             run([*play, "playbooks/site.yml"])

@@ -20,7 +20,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import argu
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.validate import Cache, Config, Envoy, validate
 from golden.cases import CASES, demo, model_of
-from golden.certificates import with_certificates, write_certificate
+from golden.certificates import with_certificates
 from golden.rules import broken
 
 BIN = Path(sys.executable).parent
@@ -70,20 +70,6 @@ def test_every_byte(case: Path, request: pytest.FixtureRequest) -> None:
 def test_rules(case: Path) -> None:
     for proxy in mesh_files(load(case)):
         assert broken(proxy["files"]) == []
-
-
-@pytest.fixture(scope="module")
-def envoy() -> Iterator[Envoy]:
-    with Envoy.found(str(BIN / "envoy") if (BIN / "envoy").exists() else "envoy") as program:
-        yield program
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a certificate, to stand for all."""
-    folder = tmp_path_factory.mktemp("certificates")
-    write_certificate(folder)
-    return folder
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)

@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_fil
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError
 from ansible_collections.sidecar.mesh.plugins.module_utils.validate import Envoy, running_args
 from ansible_collections.sidecar.mesh.plugins.module_utils.validate_join import NOWHERE, join
-from golden.certificates import with_certificates, write_certificate
+from golden.certificates import with_certificates
 from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as some
 from properties.damage import damaged
@@ -89,19 +89,6 @@ def show(example: Any) -> None:
         note(yaml.safe_dump(inventory, sort_keys=False, allow_unicode=True))
     except (yaml.YAMLError, RecursionError):
         note("(what YAML cannot write)")
-
-
-@pytest.fixture(scope="module")
-def envoy() -> Iterator[Envoy]:
-    with Envoy.found(str(BIN / "envoy") if (BIN / "envoy").exists() else "envoy") as program:
-        yield program
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("certificates")
-    write_certificate(folder)
-    return folder
 
 
 @chunks(200)
