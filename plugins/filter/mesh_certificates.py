@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.sidecar.mesh.plugins.module_utils.certificates import served_names
 from ansible_collections.sidecar.mesh.plugins.module_utils.selection import as_model
+from ansible_collections.sidecar.mesh.plugins.module_utils.served import mesh_certificates as names_of_certificates
 from ansible_collections.sidecar.mesh.plugins.plugin_utils.filters import translated
 
 
 def mesh_certificates(model: Any) -> dict[str, list[str]]:
-    """Names of every certificate that front proxies serve."""
-    return served_names(as_model(model))
+    """The certificates that front proxies serve, with the names they are for."""
+    return names_of_certificates(as_model(model))
 
 
 class FilterModule:
