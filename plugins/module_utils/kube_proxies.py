@@ -9,12 +9,11 @@ import re
 from typing import Any
 from urllib.parse import quote
 
-from ansible_collections.sidecar.mesh.plugins.module_utils import kube, metrics
+from ansible_collections.sidecar.mesh.plugins.module_utils import kube, metrics, names
 from ansible_collections.sidecar.mesh.plugins.module_utils.config_maps import MESH_LABEL
 
 Object = dict[str, Any]
 
-FIELD_MANAGER = "sidecar.mesh"
 ANSWER_SECONDS = 5.0
 _SILENT = ("error trying to reach service", "timed out")
 """What the API server says of a pod that refuses its connection, and what is said of one that takes it and is mute."""
@@ -56,9 +55,9 @@ def metrics_page(cluster: kube.Cluster, pod: Object, ports: list[int], page: str
     raise SilentError(silent)
 
 
-def reasons(cluster: kube.Cluster, pod: Object, container: str, seconds: float) -> list[str]:
+def reasons(cluster: kube.Cluster, pod: Object, seconds: float) -> list[str]:
     """What an Envoy wrote lately of configuration it refused; empty where its log cannot be read."""
-    query = {"container": container, "sinceSeconds": max(1, round(seconds)), "limitBytes": _LOG_BYTES}
+    query = {"container": names.ENVOY_CONTAINER, "sinceSeconds": max(1, round(seconds)), "limitBytes": _LOG_BYTES}
     try:
         return rejections(kube.text(cluster, "GET", f"{pod_path(pod)}/log", query))
     except kube.ApiError as exc:
@@ -74,7 +73,7 @@ def rejections(log: str) -> list[str]:
 def touch(cluster: kube.Cluster, pod: Object, annotation: str, value: str) -> None:
     """Annotate a pod, upon which its kubelet brings the pod's ConfigMaps up to date. Raises ApiError."""
     body = {"metadata": {"annotations": {annotation: value}}}
-    query = {"fieldManager": FIELD_MANAGER}
+    query = {"fieldManager": names.MANAGER}
     kube.call(cluster, "PATCH", pod_path(pod), query, body, kube.MERGE)
 
 
