@@ -27,7 +27,7 @@ def front(name: str, *listeners: object, **settings: object) -> dict[str, object
         (
             [
                 front("one", {"port": 443, "tls": "certs"}),
-                front("two", {"port": 8443, "tls": "certs"}, {"port": 9443, "tls": "more"}),
+                {**front("two"), "listeners": [{"port": 9443, "tls": "certs"}, {"port": 9444, "tls": "more"}]},
             ],
             "local",
             {"certs": [], "more": []},
