@@ -4,8 +4,8 @@
 """How a mesh is: what runs of what should, which configuration it has, and how long certificates last. Pure.
 
 A workload is plain data: ``name``, ``component``, ``ready``, ``wanted``, and ``replicas``, each with ``name``,
-``place`` (node or address), ``state``, ``restarts``, ``config``, ``refused`` (updates) and ``certificate_days``. What is
-not known, or is not there, is None.
+``place`` (node or address), ``state``, ``restarts``, ``config``, ``refused`` (updates) and ``certificate_days``. What
+is not known, or is not there, is None.
 """
 
 from __future__ import annotations
