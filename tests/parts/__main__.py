@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from textwrap import shorten
 
 from parts import applications, artifact, demo, importer, molecule, pytests, same_bytes, sanity, static
@@ -22,28 +23,31 @@ TAIL = 80
 
 @dataclass(frozen=True)
 class Part:
+    """``lane``: parts of one lane run one after the other, in the order of PARTS; lanes beside each other. ``niced``:
+    it leaves the processor to the parts that are not, since those start meshes and measure time."""
+
     name: str
     title: str
     run: Callable[[Log], list[Check]]
-    alone: bool = False
-    """It starts a mesh or measures time: nothing else runs beside it."""
+    lane: str
+    niced: bool = True
 
 
 PARTS = [
-    # The longest first: all others have ended when it has, two at a time.
-    Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run),
-    Part("unit", "unit and golden tests", pytests.unit),
-    Part("random", "random inventories, valid and damaged (make prove: more of them)", pytests.properties),
-    Part("bytes", "the same bytes on every Python and ansible-core", same_bytes.run),
-    Part("mypy", "mypy --strict on the model and the builders", static.mypy),
-    Part("lint", "ruff, and ansible-lint with profile production", static.lint),
-    Part("changelog", "changelog fragments", static.changelog),
-    Part("applications", "the example applications' own tests", applications.run),
-    Part("artifact", "the built artifact, used from a foreign playbook", artifact.run),
-    Part("importer", "galaxy-importer on the built artifact", importer.run),
-    Part("behaviour", "behaviour of real Envoys", pytests.behaviour, alone=True),
-    Part("molecule", "molecule scenario default", molecule.run, alone=True),
-    Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, alone=True),
+    Part("unit", "unit and golden tests", pytests.unit, "short"),
+    Part("mypy", "mypy --strict on the model and the builders", static.mypy, "short"),
+    Part("lint", "ruff, and ansible-lint with profile production", static.lint, "short"),
+    Part("changelog", "changelog fragments", static.changelog, "short"),
+    Part("applications", "the example applications' own tests", applications.run, "short"),
+    Part("random", "random inventories, valid and damaged (make prove: more of them)", pytests.properties, "short"),
+    Part("bytes", "the same bytes on every Python and ansible-core", same_bytes.run, "short"),
+    Part("importer", "galaxy-importer on the built artifact", importer.run, "short"),
+    Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run, "sanity"),
+    Part("behaviour", "behaviour of real Envoys", pytests.behaviour, "envoys", niced=False),
+    Part("local", "engine local: its modules and its role, on real processes", pytests.local, "playbooks", niced=False),
+    Part("molecule", "molecule scenario default", molecule.run, "playbooks", niced=False),
+    Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, "playbooks", niced=False),
+    Part("artifact", "the built artifact, used from a foreign playbook", artifact.run, "playbooks", niced=False),
 ]
 
 
@@ -54,9 +58,9 @@ def main() -> int:
     started = time.monotonic()
     OUTPUT.mkdir(parents=True, exist_ok=True)
     make_test_venv(Log.fresh("venv"))
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        results = dict(pool.map(_run, [part for part in parts if not part.alone]))
-    results |= dict(map(_run, [part for part in parts if part.alone]))
+    lanes = [[part for part in parts if part.lane == lane] for lane in dict.fromkeys(part.lane for part in parts)]
+    with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
+        results = dict(chain.from_iterable(pool.map(_run_all, lanes)))
     return _sum_up(results, time.monotonic() - started)
 
 
@@ -80,8 +84,12 @@ def _chosen_parts() -> list[Part]:
     return [part for part in PARTS if not arguments.parts or part.name in arguments.parts]
 
 
+def _run_all(parts: list[Part]) -> list[tuple[str, list[Check]]]:
+    return [_run(part) for part in parts]
+
+
 def _run(part: Part) -> tuple[str, list[Check]]:
-    log = Log.fresh(part.name)
+    log = Log.fresh(part.name, niced=part.niced)
     started = time.monotonic()
     try:
         checks = part.run(log) or [Check(part.title, "failed", "it checked nothing")]
