@@ -5,32 +5,40 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from textwrap import shorten
 
-from parts import applications, artifact, demo, importer, molecule, pytests, same_bytes, sanity, static
+from parts import applications, artifact, cluster, demo, importer, molecule, pytests, same_bytes, sanity, static
 from parts.running import OUTPUT, Check, Log, Skipped, interrupt, make_test_venv
 
 TAIL = 80
 """How many lines of a failed part's log are shown."""
+VENV = "venv"
+"""The checkout's .venv with the tests' tools, as something to wait for."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """``lane``: parts of one lane run one after the other, in the order of PARTS; lanes beside each other. ``niced``:
-    it leaves the processor to the parts that are not, since those start meshes and measure time."""
+    """Parts of one lane run one after the other, in the order of PARTS, and lanes beside each other.
+
+    ``nice``: what starts meshes or measures time has 0; what only computes leaves the processor to it, and most of all
+    what nothing waits for. ``after``: parts of other lanes that have to end first, if they run at all, and VENV.
+    """
 
     name: str
     title: str
     run: Callable[[Log], list[Check]]
     lane: str
-    niced: bool = True
+    nice: int = 19
+    after: tuple[str, ...] = (VENV,)
 
 
 PARTS = [
@@ -43,11 +51,12 @@ PARTS = [
     Part("bytes", "the same bytes on every Python and ansible-core", same_bytes.run, "short"),
     Part("importer", "galaxy-importer on the built artifact", importer.run, "short"),
     Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run, "sanity"),
-    Part("behaviour", "behaviour of real Envoys", pytests.behaviour, "envoys", niced=False),
-    Part("local", "engine local: its modules and its role, on real processes", pytests.local, "playbooks", niced=False),
-    Part("molecule", "molecule scenario default", molecule.run, "playbooks", niced=False),
-    Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, "playbooks", niced=False),
-    Part("artifact", "the built artifact, used from a foreign playbook", artifact.run, "playbooks", niced=False),
+    Part("programs", "the programs of the test cluster", cluster.programs, "programs", nice=5, after=()),
+    Part("behaviour", "behaviour of real Envoys", pytests.behaviour, "envoys", nice=0),
+    Part("local", "engine local: its modules and its role, on real processes", pytests.local, "playbooks", nice=0),
+    Part("molecule", "molecule scenario default", molecule.run, "playbooks", nice=0),
+    Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, "playbooks", nice=0),
+    Part("artifact", "the built artifact, used from a foreign playbook", artifact.run, "playbooks", nice=0),
 ]
 
 
@@ -57,10 +66,18 @@ def main() -> int:
         signal.signal(number, interrupt)
     started = time.monotonic()
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    make_test_venv(Log.fresh("venv"))
     lanes = [[part for part in parts if part.lane == lane] for lane in dict.fromkeys(part.lane for part in parts)]
+    ended = {name: threading.Event() for name in (VENV, *(part.name for part in parts))}
     with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
-        results = dict(chain.from_iterable(pool.map(_run_all, lanes)))
+        running = pool.map(partial(_run_lane, ended), lanes)
+        try:
+            make_test_venv(Log.fresh(VENV))
+        except BaseException:
+            interrupt()
+            raise
+        finally:
+            ended[VENV].set()
+        results = dict(chain.from_iterable(running))
     return _sum_up(results, time.monotonic() - started)
 
 
@@ -84,12 +101,20 @@ def _chosen_parts() -> list[Part]:
     return [part for part in PARTS if not arguments.parts or part.name in arguments.parts]
 
 
-def _run_all(parts: list[Part]) -> list[tuple[str, list[Check]]]:
-    return [_run(part) for part in parts]
+def _run_lane(ended: dict[str, threading.Event], parts: list[Part]) -> list[tuple[str, list[Check]]]:
+    results = []
+    for part in parts:
+        for other in ended.keys() & set(part.after):
+            ended[other].wait()
+        try:
+            results.append(_run(part))
+        finally:
+            ended[part.name].set()
+    return results
 
 
 def _run(part: Part) -> tuple[str, list[Check]]:
-    log = Log.fresh(part.name, niced=part.niced)
+    log = Log.fresh(part.name, nice=part.nice)
     started = time.monotonic()
     try:
         checks = part.run(log) or [Check(part.title, "failed", "it checked nothing")]

@@ -71,14 +71,14 @@ class Log:
     """The output of one part: a file below tests/output."""
 
     path: Path
-    niced: bool = False
-    """Whether commands leave the processor to those of other parts."""
+    nice: int = 0
+    """How far commands leave the processor to those of other parts."""
 
     @classmethod
-    def fresh(cls, name: str, *, niced: bool = False) -> Log:
+    def fresh(cls, name: str, *, nice: int = 0) -> Log:
         path = OUTPUT / f"{name}.log"
         path.write_text("")
-        return cls(path, niced)
+        return cls(path, nice)
 
     def write(self, text: str) -> None:
         with self.path.open("a", encoding="utf-8") as log:
@@ -111,8 +111,8 @@ class Log:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-            if self.niced:
-                _nice(process.pid)
+            if self.nice:
+                _give_way(process.pid, self.nice)
             code = _wait(process, timeout)
         if code == 124:
             self.write(f"stopped after {timeout:.0f} s")
@@ -133,11 +133,11 @@ class Log:
         return verdict(name, not code, f"exit code {code}")
 
 
-def _nice(session: int) -> None:
+def _give_way(session: int, nice: int) -> None:
     with suppress(OSError):  # it has ended already, or this Linux does not group sessions
-        os.setpriority(os.PRIO_PGRP, session, 19)
+        os.setpriority(os.PRIO_PGRP, session, nice)
         # Linux first shares the processor among sessions: niceness alone counts within one.
-        Path(f"/proc/{session}/autogroup").write_text("19")
+        Path(f"/proc/{session}/autogroup").write_text(str(nice))
 
 
 def _wait(process: subprocess.Popen[bytes], timeout: float) -> int:
