@@ -188,7 +188,8 @@ def pytest(log: Log, name: str, arguments: Command, *, python: Path, **options: 
 
 
 def make_home(folder: Path) -> dict[str, str]:
-    """Make a folder into a home that knows the caller's settings of pip; return the variables that make it one."""
+    """Make a folder into a home that knows the caller's settings of pip, and what it has downloaded; return the
+    variables that make it one."""
     places = {"CACHE": ".cache", "CONFIG": ".config", "DATA": ".local/share", "STATE": ".local/state"}
     settings = folder / places["CONFIG"] / "pip" / "pip.conf"
     settings.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +198,8 @@ def make_home(folder: Path) -> dict[str, str]:
     config = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     # Lines like global.timeout='60', or :env:.timeout='60' for a variable, which wins and comes first.
     listed = re.findall(r"^(?::env:|global|install)\.([\w-]+)=(.*)$", config, re.MULTILINE)
-    lines = [f"{name} = {ast.literal_eval(value)}" for name, value in sorted(dict(reversed(listed)).items())]
+    known = {"cache-dir": repr(f"{Path.home()}/.cache/pip"), **dict(reversed(listed))}
+    lines = [f"{name} = {ast.literal_eval(value)}" for name, value in sorted(known.items())]
     settings.write_text("\n".join(["[global]", *lines, ""]))
     return {"HOME": str(folder), **{f"XDG_{name}_HOME": str(folder / place) for name, place in places.items()}}
 
