@@ -52,11 +52,19 @@ PARTS = [
     Part("importer", "galaxy-importer on the built artifact", importer.run, "short"),
     Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run, "sanity"),
     Part("programs", "the programs of the test cluster", cluster.programs, "programs", nice=5, after=()),
-    Part("behaviour", "behaviour of real Envoys", pytests.behaviour, "envoys", nice=0),
-    Part("local", "engine local: its modules and its role, on real processes", pytests.local, "playbooks", nice=0),
-    Part("molecule", "molecule scenario default", molecule.run, "playbooks", nice=0),
-    Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, "playbooks", nice=0),
-    Part("artifact", "the built artifact, used from a foreign playbook", artifact.run, "playbooks", nice=0),
+    Part("behaviour", "behaviour of real Envoys", pytests.behaviour, "meshes", nice=0),
+    Part("molecule", "molecule scenario default", molecule.run, "meshes", nice=0),
+    Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, "meshes", nice=0),
+    Part("local", "engine local: its modules and its role, on real processes", pytests.local, "local", nice=0),
+    Part("artifact", "the built artifact, used from a foreign playbook", artifact.run, "local", nice=0),
+    Part(
+        "cluster",
+        "a real Kubernetes of two nodes, and molecule scenario kubernetes on it",
+        cluster.run,
+        "meshes",
+        nice=0,
+        after=(VENV, "programs", "local", "artifact"),
+    ),
 ]
 
 
