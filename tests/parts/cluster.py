@@ -1,4 +1,4 @@
-"""The test cluster: its programs, built while other parts run, and the tests on it."""
+"""The test cluster: its programs and images, made while other parts run, and the tests on it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,25 @@ from parts.running import BIN, ROOT, Check, Log, Skipped, pytest
 OUTSIDE = "KUBECONFIG" in os.environ
 """Whether a cluster of the caller's takes the place of ours."""
 BUILD = "from cluster.build import build; build()"
+MAKE_IMAGES = """\
+from cluster.commands import install_packages
+from cluster.images import base_images
+install_packages()
+base_images()
+"""
 CLUSTER = [BIN / "python", "-m", "cluster"]
 FOUND = {"PYTHONPATH": "tests"}
 
 
 def programs(log: Log) -> list[Check]:
     """By the Python that runs this: nothing takes longer, and .venv is not there yet."""
-    if OUTSIDE:
-        raise Skipped("KUBECONFIG names a cluster that needs none of them")
-    _require()
+    _require_ours()
     return [log.check("they are built", [sys.executable, "-c", BUILD], cwd=ROOT / "tests")]
+
+
+def images(log: Log) -> list[Check]:
+    _require_ours()
+    return [log.check("they are made", [BIN / "python", "-c", MAKE_IMAGES], cwd=ROOT / "tests")]
 
 
 def run(log: Log) -> list[Check]:
@@ -45,6 +54,12 @@ def _cluster(log: Log) -> Iterator[str]:
     finally:
         if not OUTSIDE and not before:
             log.run([*CLUSTER, "down"], env=FOUND)
+
+
+def _require_ours() -> None:
+    if OUTSIDE:
+        raise Skipped("KUBECONFIG names a cluster that has its own")
+    _require()
 
 
 def _require() -> None:
