@@ -37,7 +37,7 @@ class Part:
     title: str
     run: Callable[[Log], list[Check]]
     lane: str
-    nice: int = 19
+    nice: int = 10
     after: tuple[str, ...] = (VENV,)
 
 

@@ -48,11 +48,11 @@ def _cluster(log: Log) -> Iterator[str]:
     """The kubeconfig of a cluster that ends with the block, unless it was there before."""
     if not OUTSIDE:
         _require()
-    before = "RUNNING" in log.run([*CLUSTER, "status"], env=FOUND)[1]
+    ours = not OUTSIDE and "RUNNING" not in log.run([*CLUSTER, "status"], env=FOUND)[1]
     try:
         yield log.must([*CLUSTER, "up"], env=FOUND).rpartition("KUBECONFIG=")[2].strip()
     finally:
-        if not OUTSIDE and not before:
+        if ours:
             log.run([*CLUSTER, "down"], env=FOUND)
 
 
