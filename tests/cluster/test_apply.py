@@ -405,5 +405,6 @@ def test_a_crash_and_a_refused_pod_are_told_before_the_time_is_over(cluster: kub
     assert "log: " in second["msg"]
     assert "/there/is/none" in second["msg"]
     assert f"Deployment {namespace}/many" not in second["msg"]
+    kube.call(cluster, "PATCH", path, body={"spec": {"hard": {"pods": "9"}}}, content_type=kube.MERGE)
     third = apply(namespace, deployment("app", GOOD, 1), deployment("many", GOOD, 1), wait=True, wait_timeout=60)
     assert outcomes(third) == {"Deployment app": "changed", "Deployment many": "unchanged"}
