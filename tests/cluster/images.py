@@ -98,7 +98,7 @@ def _debian() -> tuple[Path, Path]:
     ]
     run(
         *("nice", "-n", "5", "mmdebstrap", "--quiet", "--mode=root", "--variant=essential", "--format=null"),
-        "--include=ca-certificates",
+        "--include=ca-certificates,libstdc++6",  # Node.js asks for the latter
         *(f"--dpkgopt=path-exclude=/usr/share/{each}/*" for each in ("doc", "locale", "man")),
         *(f"--customize-hook={hook}" for hook in hooks),
         *(suite[1], "/dev/null"),
