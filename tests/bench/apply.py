@@ -20,7 +20,7 @@ from typing import Any
 from bench.measuring import BIN, ROOT, Row, run
 
 WORKLOADS = 200
-REPETITIONS = 3
+REPETITIONS = 2
 
 Object = dict[str, Any]
 

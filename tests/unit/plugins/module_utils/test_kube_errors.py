@@ -33,12 +33,12 @@ CLUSTER_RIGHT = (
 
 
 REMEDIES = {
-    "kubectl has set .data.a, .data.b; hpa has set .spec.replicas, to another value; leave that out of definition, or take "
-    "it over by force_conflicts: true": conflict(
+    "kubectl has set .data.a, .data.b; hpa has set .spec.replicas, to another value; leave that out of definition, or "
+    "take it over by force_conflicts: true": conflict(
         ("kubectl", ".data.a"), ("kubectl", ".data.b"), ("hpa", ".spec.replicas")
     ),
-    "system:serviceaccount:shop:robot may not patch deployments.apps in namespace shop: give it a Role and a RoleBinding "
-    "with verb patch": ApiError(403, "Forbidden", RIGHT),
+    "system:serviceaccount:shop:robot may not patch deployments.apps in namespace shop: give it a Role and a "
+    "RoleBinding with verb patch": ApiError(403, "Forbidden", RIGHT),
     "ada may not get namespaces in the whole cluster: give it a ClusterRole and a ClusterRoleBinding with verb "
     "get": ApiError(403, "Forbidden", CLUSTER_RIGHT),
     "exceeded quota: few, requested: pods=1": ApiError(403, "Forbidden", "exceeded quota: few,\n requested: pods=1"),
