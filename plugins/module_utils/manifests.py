@@ -29,8 +29,10 @@ _APP_PROTOCOLS = {"http": "http", "http2": "kubernetes.io/h2c", "grpc": "kuberne
 """Source: Kubernetes docs, "Service", application protocol."""
 
 
-def mesh_manifests(model: Item) -> list[Item]:
+def mesh_manifests(model: Item, folders: dict[str, Files] | None = None) -> list[Item]:
     """One entry a service that runs here and a front proxy: ``workload``, ``component``, ``objects`` in their order.
+
+    ``folders``: the files of each workload's proxy, for callers who have made them already.
 
     Raises SelectionError for a model of another engine, ModelError where Kubernetes would not take an object.
     """
@@ -38,7 +40,8 @@ def mesh_manifests(model: Item) -> list[Item]:
     if mesh["engine"] != "kubernetes":
         raise SelectionError(f"mesh_engine: {mesh['engine']!r} has no manifests; give a model of engine kubernetes")
     proxies = {proxy["workload"]: proxy for proxy in model["proxies"]}
-    folders = {name: proxy_files(proxy) for name, proxy in proxies.items()}
+    if folders is None:
+        folders = {name: proxy_files(proxy) for name, proxy in proxies.items()}
     here = [service for service in model["services"] if services.runs_here(service)]
     problems = [*_missing_images(here, mesh), *_too_large(folders)]
     if problems:

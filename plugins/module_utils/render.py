@@ -24,22 +24,22 @@ def rendered(model: Model) -> Files:
     ``manifests/<workload>/<kind>.yaml``, which ``kubectl apply -k manifests`` takes. A list of services without images,
     whose Envoys are all that is asked for, has no manifests.
     """
-    files = {
-        f"{PROXIES}/{proxy['name']}/{name}": text
-        for proxy in mesh_files(model)
-        for name, text in proxy["files"].items()
-    }
+    made = mesh_files(model)
+    files = {f"{PROXIES}/{proxy['name']}/{name}": text for proxy in made for name, text in proxy["files"].items()}
     mesh = model["mesh"]
     here = [service for service in model["services"] if runs_here(service)]
     named = all(image(service, mesh) or service["build"] for service in here)
     if mesh["engine"] != "kubernetes" or not named:
         return files
-    return {**files, **{f"{MANIFESTS}/{path}": text for path, text in manifest_files(model).items()}}
+    manifests = _manifests(model, {proxy["workload"]: proxy["files"] for proxy in made})
+    return {**files, **{f"{MANIFESTS}/{path}": text for path, text in manifests.items()}}
 
 
-def manifest_files(model: Model) -> Files:
-    """``{path: text}`` of a model's manifests, with a kustomization for each folder and one for all."""
-    folders: dict[str, list[dict[str, Any]]] = {item["workload"]: item["objects"] for item in mesh_manifests(model)}
+def _manifests(model: Model, proxies: dict[str, Files]) -> Files:
+    """``{path: text}`` of a model's objects and policies, with a kustomization for each folder and one for all."""
+    folders: dict[str, list[dict[str, Any]]] = {
+        item["workload"]: item["objects"] for item in mesh_manifests(model, proxies)
+    }
     for workload, policy in mesh_policies(model).items():
         folders[workload].append(policy)
     files = {f"{folder}/{name}": text for folder, objects in folders.items() for name, text in _folder(objects)}
