@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import secrets
 import signal
 import socket
@@ -29,15 +28,16 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.files import response
 from ansible_collections.sidecar.mesh.plugins.module_utils.manifests import mesh_manifests
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 from ansible_collections.sidecar.mesh.plugins.module_utils.pods import is_ready, restarts
-from ansible_collections.sidecar.mesh.plugins.module_utils.schema import MESH
 from behaviour.load import Load
 from behaviour.machine import run_module, start_module, wait_until
+
+from cluster import images
 
 Object = dict[str, Any]
 Files = dict[str, str]
 
 NAME, PORT = "publish", 8000
-ENVOY = MESH["envoy_image"]["default"]
+ENVOY = images.envoy(images.NEWEST)
 APPLICATION = """\
 static_resources:
   listeners:
@@ -81,9 +81,10 @@ def to(service: str, prefix: str = "/") -> Object:
 class Mesh:
     """Services a (which calls another) and b behind front f, in a namespace."""
 
-    def __init__(self, cluster: kube.Cluster, namespace: str) -> None:
-        self.cluster = cluster
+    def __init__(self, kubeconfig: str, namespace: str) -> None:
+        self.kubeconfig = kubeconfig
         self.namespace = namespace
+        self.cluster = kube.connect({"kubeconfig": kubeconfig})
 
     def model(self, *routes: Object, upstreams: str = "b") -> Object:
         services = [application("a", *upstreams), application("b")]
@@ -95,7 +96,8 @@ class Mesh:
             "routes": list(routes),
             "expose": "NodePort",
         }
-        return build_model(services, [front], {"engine": "kubernetes", "name": NAME, "namespace": self.namespace})
+        settings = {"engine": "kubernetes", "name": NAME, "namespace": self.namespace, "envoy_image": ENVOY}
+        return build_model(services, [front], settings)
 
     def start(self, *routes: Object) -> None:
         for item in objects(self.model(*routes)):
@@ -127,7 +129,10 @@ class Mesh:
         return next(config_maps.files(item) for item in found if config_maps.workload(item) == workload)
 
     def arguments(self, wanted: list[Object], **more: Any) -> Object:
-        return {"namespace": self.namespace, "mesh": NAME, "config_maps": wanted, **more}
+        return {**self.place(), "mesh": NAME, "config_maps": wanted, **more}
+
+    def place(self) -> Object:
+        return {"kubeconfig": self.kubeconfig, "namespace": self.namespace}
 
     def publish(self, model: Object, *, check: bool = False, **more: Any) -> Object:
         return run_module("mesh_publish", self.arguments(maps(model), **more), check=check)
@@ -138,7 +143,7 @@ class Mesh:
         return result
 
     def status(self, **more: Any) -> Object:
-        return run_module("mesh_status", {"mesh": NAME, "namespace": self.namespace, **more})
+        return run_module("mesh_status", {**self.place(), "mesh": NAME, **more})
 
     def configurations(self) -> set[str]:
         running = [pod for workload in self.status()["workloads"] for pod in workload["replicas"]]
@@ -181,22 +186,14 @@ def of(workload: str, wanted: list[Object]) -> Object:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> kube.Cluster:
-    if "KUBECONFIG" not in os.environ:
-        pytest.skip("KUBECONFIG names no cluster")
-    return kube.connect({})
-
-
-@pytest.fixture(scope="module")
-def running(cluster: kube.Cluster) -> Iterator[Mesh]:
-    name = f"publish-{secrets.token_hex(4)}"
-    kube.call(cluster, "POST", "/api/v1/namespaces", body={"metadata": {"name": name}})
-    mesh = Mesh(cluster, name)
+def running(cluster: Any) -> Iterator[Mesh]:
+    mesh = Mesh(str(cluster.kubeconfig), f"publish-{secrets.token_hex(4)}")
+    kube.call(mesh.cluster, "POST", "/api/v1/namespaces", body={"metadata": {"name": mesh.namespace}})
     try:
         mesh.start(to("b"))
         yield mesh
     finally:
-        kube.call(cluster, "DELETE", f"/api/v1/namespaces/{name}")
+        kube.call(mesh.cluster, "DELETE", f"/api/v1/namespaces/{mesh.namespace}")
 
 
 @pytest.fixture
@@ -359,7 +356,7 @@ class Gate:
 def test_an_api_server_that_is_gone_for_a_while_is_waited_for(mesh: Mesh) -> None:
     gate, old = Gate(mesh.cluster.url), mesh.files()
     token = mesh.cluster.configuration.api_key["authorization"].removeprefix("Bearer ")
-    through = {"host": gate.address, "api_key": token, "validate_certs": False}
+    through = {"kubeconfig": None, "host": gate.address, "api_key": token, "validate_certs": False}
     with mesh.load():
         wanted = maps(mesh.model(to("b", "/b"), to("a")))
         process = start_module("mesh_publish", mesh.arguments(wanted, **through))
@@ -401,7 +398,7 @@ def test_a_front_is_verified_wherever_it_is_reached(mesh: Mesh, expose: str, how
     ]
     paths = {"applications": "/nowhere", "grpcurl": "grpcurl"}
     asked = probes(mesh.model(to("b")), checks, paths)
-    result = run_module("mesh_probe", {"namespace": mesh.namespace, "timeout": 10, "probes": asked})
+    result = run_module("mesh_probe", {**mesh.place(), "timeout": 10, "probes": asked})
     (proven,) = result["proven"]
     assert proven.startswith("b answers (")
     assert how in proven
