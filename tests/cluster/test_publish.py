@@ -152,7 +152,9 @@ class Mesh:
     def places(self) -> list[kube_fronts.Place]:
         """The front's node ports."""
         service = kube.call(self.cluster, "GET", kube_proxies.object_path(kube_proxies.SERVICES, self.namespace, "f"))
-        return [place for place in kube_fronts.places(service, self.pods("f"), PORT) if place.how == "node port"]
+        return [
+            place for place in kube_fronts.places(service, self.pods("f"), PORT) if place.how == kube_fronts.NODE_PORT
+        ]
 
     def answer(self, place: kube_fronts.Place) -> int:
         with contextlib.closing(http.client.HTTPConnection(place.address, place.port, timeout=5)) as connection:
@@ -306,9 +308,10 @@ def test_pods_that_go_and_come_are_no_hindrance(mesh: Mesh) -> None:
 def test_pods_that_are_to_be_rolled_keep_what_their_application_calls(mesh: Mesh) -> None:
     former = of("a", maps(mesh.model(to("b"))))
     with mesh.load():
-        mesh.must_publish(mesh.model(to("b"), upstreams="c"))
+        # Port 9001 is to lead to c, and 9002 to b.
+        mesh.must_publish(mesh.model(to("b"), upstreams="cb"))
         held = mesh.files("a")
-    assert held["rds.egress_9001.yaml"] == former["data"]["rds.egress_9001.yaml"]
+    assert held["rds.egress_9001.yaml"] == former["data"]["rds.egress_9001.yaml"] != held["rds.egress_9002.yaml"]
     assert {"b", "c"} <= {item["name"] for item in envoy_yaml.load(held["cds.yaml"])["resources"]}
     assert mesh.configurations() == {"current"}
 
@@ -355,7 +358,7 @@ class Gate:
 
 def test_an_api_server_that_is_gone_for_a_while_is_waited_for(mesh: Mesh) -> None:
     gate, old = Gate(mesh.cluster.url), mesh.files()
-    token = mesh.cluster.configuration.api_key["authorization"].removeprefix("Bearer ")
+    token = next(iter(mesh.cluster.configuration.api_key.values())).removeprefix("Bearer ")
     through = {"kubeconfig": None, "host": gate.address, "api_key": token, "validate_certs": False}
     with mesh.load():
         wanted = maps(mesh.model(to("b", "/b"), to("a")))
@@ -387,7 +390,7 @@ def test_missing_rights_are_named(mesh: Mesh) -> None:
     ]
 
 
-@pytest.mark.parametrize(("expose", "how"), [("NodePort", "node port"), ("ClusterIP", "port-forward")])
+@pytest.mark.parametrize(("expose", "how"), [("NodePort", kube_fronts.NODE_PORT), ("ClusterIP", kube_fronts.FORWARD)])
 def test_a_front_is_verified_wherever_it_is_reached(mesh: Mesh, expose: str, how: str) -> None:
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "f", "namespace": mesh.namespace}}
     service["spec"] = {"type": expose, "ports": [{"name": f"http-{PORT}", "port": PORT, "targetPort": PORT}]}
