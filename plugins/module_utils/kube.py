@@ -22,6 +22,7 @@ from urllib.parse import quote, urlencode
 try:
     import kubernetes
     import urllib3
+    import websocket
 
     HAS_KUBERNETES = True
 except ImportError:
@@ -291,6 +292,8 @@ def text(
 
 def forward(cluster: Cluster, namespace: str, pod: str, port: int) -> Any:
     """A socket whose other end is a port of a pod. Raises ApiError."""
+    # Without it, nothing ends the wait for an API server that is mute.
+    websocket.setdefaulttimeout(TIMEOUT)
     # The client alters what it is given for the time of the call.
     api = kubernetes.client.CoreV1Api(kubernetes.client.ApiClient(cluster.configuration))
     call_forward = api.connect_get_namespaced_pod_portforward

@@ -16,6 +16,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.local import LOCALHOS
 
 Object = dict[str, Any]
 
+LOAD_BALANCER, NODE_PORT, FORWARD = "load balancer", "node port", "port-forward"
 CONNECT_SECONDS = 2.0
 _CHUNK = 1 << 16
 
@@ -42,8 +43,8 @@ def places(service: Object, running: list[Object], port: int) -> list[Place]:
     exposed = next((item.get("nodePort") for item in service["spec"]["ports"] if item["port"] == port), None)
     nodes = dict.fromkeys(pod["status"].get("hostIP") for pod in running if pods.is_ready(pod))
     return [
-        *(Place(address, port, "load balancer") for address in addresses if address),
-        *(Place(node, exposed, "node port") for node in nodes if node and exposed),
+        *(Place(address, port, LOAD_BALANCER) for address in addresses if address),
+        *(Place(node, exposed, NODE_PORT) for node in nodes if node and exposed),
     ]
 
 
@@ -80,7 +81,7 @@ def forwarded(cluster: kube.Cluster, pod: Object, port: int) -> Iterator[Place]:
     with socket.create_server((LOCALHOST, 0)) as server:
         threading.Thread(target=_serve, args=(server, cluster, pod_name, port), daemon=True).start()
         try:
-            yield Place(LOCALHOST, server.getsockname()[1], "port-forward")
+            yield Place(LOCALHOST, server.getsockname()[1], FORWARD)
         finally:
             # Closing alone would leave the thread waiting.
             server.shutdown(socket.SHUT_RDWR)

@@ -23,6 +23,8 @@ ANSWER_SECONDS = 5.0
 _SILENT = ("error trying to reach service", "timed out")
 """What the API server says of a pod that refuses its connection, and what is said of one that takes it and is mute."""
 _REJECTED = re.compile(r"rejected: (.*?)(?=\n\[|\n\{|\n\n|\Z)", re.DOTALL)
+_MARK = re.compile(r"goo\.gle/debug\w+")
+"""Protobuf puts it into what nobody is to parse."""
 _LOG_LINES = 5000
 _REASON = 400
 """Characters of a reason; Envoy's own words are at the end of a long one, after the refused resource."""
@@ -77,7 +79,7 @@ def reasons(cluster: kube.Cluster, pod: Object, seconds: float) -> list[str]:
 
 def rejections(text: str) -> list[str]:
     """The reasons that an Envoy's log tells, each once."""
-    found = [" ".join(reason.split()) for reason in _REJECTED.findall(text)]
+    found = [" ".join(_MARK.sub("", reason).split()) for reason in _REJECTED.findall(text)]
     return list(dict.fromkeys(f"… {reason[-_REASON:]}" if len(reason) > _REASON else reason for reason in found))
 
 

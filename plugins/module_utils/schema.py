@@ -623,12 +623,22 @@ CHECKS: Field = {
         "type": "dict",
         "fields": {
             "name": {"type": "str", "required": True, "description": "What it proves."},
-            "url": {"type": "str", "description": "URL of a GET request; its answer must have status 200."},
+            "url": {
+                "type": "str",
+                "description": (
+                    "URL of a GET request; its answer must have status 200. Its host may be the name of a front proxy, "
+                    "and its port one of that proxy's listeners."
+                ),
+            },
             "grpc": {
                 "type": "dict",
                 "description": "A unary gRPC call in place of O(url).",
                 "fields": {
-                    "address": {"type": "str", "required": True, "description": "Host and port."},
+                    "address": {
+                        "type": "str",
+                        "required": True,
+                        "description": "Host and port; the host may be the name of a front proxy.",
+                    },
                     "method": {"type": "str", "required": True, "description": "package.Service/Method"},
                     "proto": {
                         "type": "str",

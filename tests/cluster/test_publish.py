@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import secrets
 import signal
 import socket
@@ -29,15 +28,16 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.files import response
 from ansible_collections.sidecar.mesh.plugins.module_utils.manifests import mesh_manifests
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 from ansible_collections.sidecar.mesh.plugins.module_utils.pods import is_ready, restarts
-from ansible_collections.sidecar.mesh.plugins.module_utils.schema import MESH
 from behaviour.load import Load
 from behaviour.machine import run_module, start_module, wait_until
+
+from cluster import images
 
 Object = dict[str, Any]
 Files = dict[str, str]
 
 NAME, PORT = "publish", 8000
-ENVOY = MESH["envoy_image"]["default"]
+ENVOY = images.envoy(images.NEWEST)
 APPLICATION = """\
 static_resources:
   listeners:
@@ -81,9 +81,10 @@ def to(service: str, prefix: str = "/") -> Object:
 class Mesh:
     """Services a (which calls another) and b behind front f, in a namespace."""
 
-    def __init__(self, cluster: kube.Cluster, namespace: str) -> None:
-        self.cluster = cluster
+    def __init__(self, kubeconfig: str, namespace: str) -> None:
+        self.kubeconfig = kubeconfig
         self.namespace = namespace
+        self.cluster = kube.connect({"kubeconfig": kubeconfig})
 
     def model(self, *routes: Object, upstreams: str = "b") -> Object:
         services = [application("a", *upstreams), application("b")]
@@ -95,7 +96,8 @@ class Mesh:
             "routes": list(routes),
             "expose": "NodePort",
         }
-        return build_model(services, [front], {"engine": "kubernetes", "name": NAME, "namespace": self.namespace})
+        settings = {"engine": "kubernetes", "name": NAME, "namespace": self.namespace, "envoy_image": ENVOY}
+        return build_model(services, [front], settings)
 
     def start(self, *routes: Object) -> None:
         for item in objects(self.model(*routes)):
@@ -127,7 +129,10 @@ class Mesh:
         return next(config_maps.files(item) for item in found if config_maps.workload(item) == workload)
 
     def arguments(self, wanted: list[Object], **more: Any) -> Object:
-        return {"namespace": self.namespace, "mesh": NAME, "config_maps": wanted, **more}
+        return {**self.place(), "mesh": NAME, "config_maps": wanted, **more}
+
+    def place(self) -> Object:
+        return {"kubeconfig": self.kubeconfig, "namespace": self.namespace}
 
     def publish(self, model: Object, *, check: bool = False, **more: Any) -> Object:
         return run_module("mesh_publish", self.arguments(maps(model), **more), check=check)
@@ -138,7 +143,7 @@ class Mesh:
         return result
 
     def status(self, **more: Any) -> Object:
-        return run_module("mesh_status", {"mesh": NAME, "namespace": self.namespace, **more})
+        return run_module("mesh_status", {**self.place(), "mesh": NAME, **more})
 
     def configurations(self) -> set[str]:
         running = [pod for workload in self.status()["workloads"] for pod in workload["replicas"]]
@@ -147,7 +152,9 @@ class Mesh:
     def places(self) -> list[kube_fronts.Place]:
         """The front's node ports."""
         service = kube.call(self.cluster, "GET", kube_proxies.object_path(kube_proxies.SERVICES, self.namespace, "f"))
-        return [place for place in kube_fronts.places(service, self.pods("f"), PORT) if place.how == "node port"]
+        return [
+            place for place in kube_fronts.places(service, self.pods("f"), PORT) if place.how == kube_fronts.NODE_PORT
+        ]
 
     def answer(self, place: kube_fronts.Place) -> int:
         with contextlib.closing(http.client.HTTPConnection(place.address, place.port, timeout=5)) as connection:
@@ -181,22 +188,14 @@ def of(workload: str, wanted: list[Object]) -> Object:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> kube.Cluster:
-    if "KUBECONFIG" not in os.environ:
-        pytest.skip("KUBECONFIG names no cluster")
-    return kube.connect({})
-
-
-@pytest.fixture(scope="module")
-def running(cluster: kube.Cluster) -> Iterator[Mesh]:
-    name = f"publish-{secrets.token_hex(4)}"
-    kube.call(cluster, "POST", "/api/v1/namespaces", body={"metadata": {"name": name}})
-    mesh = Mesh(cluster, name)
+def running(cluster: Any) -> Iterator[Mesh]:
+    mesh = Mesh(str(cluster.kubeconfig), f"publish-{secrets.token_hex(4)}")
+    kube.call(mesh.cluster, "POST", "/api/v1/namespaces", body={"metadata": {"name": mesh.namespace}})
     try:
         mesh.start(to("b"))
         yield mesh
     finally:
-        kube.call(cluster, "DELETE", f"/api/v1/namespaces/{name}")
+        kube.call(mesh.cluster, "DELETE", f"/api/v1/namespaces/{mesh.namespace}")
 
 
 @pytest.fixture
@@ -309,9 +308,10 @@ def test_pods_that_go_and_come_are_no_hindrance(mesh: Mesh) -> None:
 def test_pods_that_are_to_be_rolled_keep_what_their_application_calls(mesh: Mesh) -> None:
     former = of("a", maps(mesh.model(to("b"))))
     with mesh.load():
-        mesh.must_publish(mesh.model(to("b"), upstreams="c"))
+        # Port 9001 is to lead to c, and 9002 to b.
+        mesh.must_publish(mesh.model(to("b"), upstreams="cb"))
         held = mesh.files("a")
-    assert held["rds.egress_9001.yaml"] == former["data"]["rds.egress_9001.yaml"]
+    assert held["rds.egress_9001.yaml"] == former["data"]["rds.egress_9001.yaml"] != held["rds.egress_9002.yaml"]
     assert {"b", "c"} <= {item["name"] for item in envoy_yaml.load(held["cds.yaml"])["resources"]}
     assert mesh.configurations() == {"current"}
 
@@ -358,8 +358,8 @@ class Gate:
 
 def test_an_api_server_that_is_gone_for_a_while_is_waited_for(mesh: Mesh) -> None:
     gate, old = Gate(mesh.cluster.url), mesh.files()
-    token = mesh.cluster.configuration.api_key["authorization"].removeprefix("Bearer ")
-    through = {"host": gate.address, "api_key": token, "validate_certs": False}
+    token = next(iter(mesh.cluster.configuration.api_key.values())).removeprefix("Bearer ")
+    through = {"kubeconfig": None, "host": gate.address, "api_key": token, "validate_certs": False}
     with mesh.load():
         wanted = maps(mesh.model(to("b", "/b"), to("a")))
         process = start_module("mesh_publish", mesh.arguments(wanted, **through))
@@ -390,7 +390,7 @@ def test_missing_rights_are_named(mesh: Mesh) -> None:
     ]
 
 
-@pytest.mark.parametrize(("expose", "how"), [("NodePort", "node port"), ("ClusterIP", "port-forward")])
+@pytest.mark.parametrize(("expose", "how"), [("NodePort", kube_fronts.NODE_PORT), ("ClusterIP", kube_fronts.FORWARD)])
 def test_a_front_is_verified_wherever_it_is_reached(mesh: Mesh, expose: str, how: str) -> None:
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "f", "namespace": mesh.namespace}}
     service["spec"] = {"type": expose, "ports": [{"name": f"http-{PORT}", "port": PORT, "targetPort": PORT}]}
@@ -401,7 +401,7 @@ def test_a_front_is_verified_wherever_it_is_reached(mesh: Mesh, expose: str, how
     ]
     paths = {"applications": "/nowhere", "grpcurl": "grpcurl"}
     asked = probes(mesh.model(to("b")), checks, paths)
-    result = run_module("mesh_probe", {"namespace": mesh.namespace, "timeout": 10, "probes": asked})
+    result = run_module("mesh_probe", {**mesh.place(), "timeout": 10, "probes": asked})
     (proven,) = result["proven"]
     assert proven.startswith("b answers (")
     assert how in proven
