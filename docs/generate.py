@@ -34,7 +34,7 @@ Field = dict[str, Any]
 
 SCHEMA_FILE = "docs/inventory.schema.json"
 
-SET_BY_ROLES = ("resting", "state_path")
+SET_BY_ROLES = ("images", "resting", "state_path")
 """Settings of the model that are no variables of an inventory."""
 
 WORDS = {"str": "string", "int": "integer", "bool": "boolean", "bytes": "size"}

@@ -108,7 +108,7 @@ def _scope(name: str) -> str:
     if name == LISTENERS_FILE:
         return "listener_manager.lds"
     kind, _rest, resource = name.removesuffix(".yaml").partition(".")
-    return f"cluster.{resource}" if kind == "eds" else f".{kind}.{resource}"
+    return f"cluster.{resource}" if kind == "eds" else f"{kind}.{resource}"
 
 
 def _error_details(value: Any) -> list[str]:

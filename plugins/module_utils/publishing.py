@@ -52,9 +52,12 @@ def steps(old: Files, new: Files) -> list[Files]:
     waiting = _taking_over(listeners_new, listeners_old)
     replaced = _taking_over(listeners_old, listeners_new)
 
-    first = _xds({**clusters_new, **clusters_old}, listeners_old)
-    second = _xds({**clusters_new, **clusters_old}, {**_without(listeners_new, waiting), **listeners_old})
-    third = _xds({**clusters_old, **clusters_new}, {**_without(listeners_new, waiting), **listeners_old})
+    # In the order of before, so that a file to which nothing comes stays as it is.
+    every_cluster = {**clusters_old, **_without(clusters_new, set(clusters_old))}
+    every_listener = {**listeners_old, **_without(listeners_new, {*waiting, *listeners_old})}
+    first = _xds(every_cluster, listeners_old)
+    second = _xds(every_cluster, every_listener)
+    third = _xds({**clusters_old, **clusters_new}, every_listener)
     fourth = _xds({**clusters_old, **clusters_new}, {**_without(listeners_old, replaced), **listeners_new})
     fifth = _xds({**clusters_old, **clusters_new}, listeners_new)
     start = {BOOTSTRAP_FILE: new[BOOTSTRAP_FILE]}

@@ -32,6 +32,18 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.schema_fields import 
     Fields,
     patch,
 )
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema_pod import (
+    ALLOW_FROM,
+    ALLOW_TO,
+    BUILD,
+    EXPOSE,
+    FRONT_POD,
+    IMAGES,
+    NETWORK_POLICY,
+    POD,
+    PROBES,
+    kubernetes_patch,
+)
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema_proxy import ENVOY
 
 UPSTREAM: Field = {
@@ -113,12 +125,13 @@ SERVICE: Field = {
     "fields": {
         "name": {"type": "str", "required": True, "pattern": "dns_label", "description": "The service's name."},
         "image": {"type": "str", "description": "Container image of the application (engine V(kubernetes))."},
+        "build": BUILD,
         "command": {
             "type": "list",
             "items": {"type": "str"},
             "description": (
                 "Command of the application, needed by engine V(local). C($(NAME)) stands for an environment "
-                "variable, as in Kubernetes."
+                "variable, as in Kubernetes. On engine V(kubernetes) the image's own command runs, or O(pod.command)."
             ),
         },
         "directory": {
@@ -295,6 +308,11 @@ SERVICE: Field = {
         },
         "mirror": MIRROR,
         "zones": ZONES,
+        "probes": PROBES,
+        "pod": POD,
+        "allow_from": ALLOW_FROM,
+        "allow_to": ALLOW_TO,
+        "kubernetes_patch": kubernetes_patch(),
         "envoy_patch": patch(
             "listener",
             "http_connection_manager",
@@ -412,6 +430,10 @@ FRONT_PROXY: Field = {
         },
         "zones": ZONES,
         **ENVOY,
+        "expose": EXPOSE,
+        "pod": FRONT_POD,
+        "allow_to": ALLOW_TO,
+        "kubernetes_patch": kubernetes_patch("container"),
         "envoy_patch": patch("bootstrap"),
     },
 }
@@ -433,6 +455,15 @@ DNS: Field = {
             "type": "duration",
             "default": "1s",
             "description": "At most this is added to the time between them.",
+        },
+        "ttl": {
+            "type": "duration",
+            "default": "30s",
+            "description": (
+                "Time for which the cluster's DNS keeps records. A pod that is deleted goes on serving until nobody "
+                "can have its address any more: O(refresh_rate), O(jitter), this, and a few seconds (engine "
+                "V(kubernetes))."
+            ),
         },
         "query_timeout": {"type": "duration", "default": "2s", "description": "Time for an answer, in whole seconds."},
         "query_tries": {"type": "int", "minimum": 1, "default": 2, "description": "Tries of one question."},
@@ -540,6 +571,8 @@ MESH: Fields = {
     "dns": DNS,
     "tracing": TRACING,
     "stats": STATS,
+    **IMAGES,
+    "network_policy": NETWORK_POLICY,
     "ca_file": {
         "type": "str",
         "pattern": "path",

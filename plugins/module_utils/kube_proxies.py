@@ -1,0 +1,87 @@
+# Copyright: (c) 2026, sidecar.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Envoys of a mesh in its pods, read through the API server: what they run, what they log."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import quote
+
+from ansible_collections.sidecar.mesh.plugins.module_utils import kube, metrics
+from ansible_collections.sidecar.mesh.plugins.module_utils.config_maps import MESH_LABEL
+
+Object = dict[str, Any]
+
+FIELD_MANAGER = "sidecar.mesh"
+ANSWER_SECONDS = 5.0
+_SILENT = ("error trying to reach service", "timed out")
+"""What the API server says of a pod that refuses its connection, and what is said of one that takes it and is mute."""
+_REJECTED = re.compile(r"rejected: (.*?)(?=\n\[|\n\{|\n\n|\Z)", re.DOTALL)
+_LOG_BYTES = 1 << 20
+_REASON = 400
+"""Characters of a reason; Envoy's own words are at the end of a long one, after the refused resource."""
+
+
+class SilentError(Exception):
+    """An Envoy does not answer, though the API server does."""
+
+
+def config_maps(cluster: kube.Cluster, namespace: str, mesh: str) -> list[Object]:
+    """Those of a mesh. Raises ApiError."""
+    return _labelled(cluster, namespace, "configmaps", f"{MESH_LABEL}={mesh}")
+
+
+def mesh_pods(cluster: kube.Cluster, namespace: str, mesh: str) -> list[Object]:
+    """Those of a mesh. Raises ApiError."""
+    return _labelled(cluster, namespace, "pods", f"{MESH_LABEL}={mesh}")
+
+
+def _labelled(cluster: kube.Cluster, namespace: str, plural: str, selector: str) -> list[Object]:
+    return list(kube.pages(cluster, f"{_inside(namespace)}/{plural}", {"labelSelector": selector}))
+
+
+def metrics_page(cluster: kube.Cluster, pod: Object, ports: list[int], page: str) -> metrics.Stats:
+    """What an Envoy answers on the first of these ports that answers. Raises SilentError, ApiError."""
+    silent = "has no metrics listener"
+    for port in ports:
+        path = f"{pod_path(pod, f':{port}')}/proxy{page}"
+        try:
+            return metrics.stats(kube.text(cluster, "GET", path, timeout=ANSWER_SECONDS, retries=0))
+        except kube.ApiError as exc:
+            if not any(words in exc.message for words in _SILENT):
+                raise
+            silent = f"does not answer on port {port}: {exc.message.removeprefix(_SILENT[0]).lstrip(': ')}"
+    raise SilentError(silent)
+
+
+def reasons(cluster: kube.Cluster, pod: Object, container: str, seconds: float) -> list[str]:
+    """What an Envoy wrote lately of configuration it refused; empty where its log cannot be read."""
+    query = {"container": container, "sinceSeconds": max(1, round(seconds)), "limitBytes": _LOG_BYTES}
+    try:
+        return rejections(kube.text(cluster, "GET", f"{pod_path(pod)}/log", query))
+    except kube.ApiError as exc:
+        return [f"its log cannot be read: {kube.why(exc)}"]
+
+
+def rejections(log: str) -> list[str]:
+    """The reasons that an Envoy's log tells, each once."""
+    found = [" ".join(text.split()) for text in _REJECTED.findall(log)]
+    return list(dict.fromkeys(f"… {text[-_REASON:]}" if len(text) > _REASON else text for text in found))
+
+
+def touch(cluster: kube.Cluster, pod: Object, annotation: str, value: str) -> None:
+    """Annotate a pod, upon which its kubelet brings the pod's ConfigMaps up to date. Raises ApiError."""
+    body = {"metadata": {"annotations": {annotation: value}}}
+    query = {"fieldManager": FIELD_MANAGER}
+    kube.call(cluster, "PATCH", pod_path(pod), query, body, kube.MERGE)
+
+
+def pod_path(pod: Object, suffix: str = "") -> str:
+    metadata = pod["metadata"]
+    return f"{_inside(metadata['namespace'])}/pods/{quote(metadata['name'] + suffix, safe=':')}"
+
+
+def _inside(namespace: str) -> str:
+    return f"/api/v1/namespaces/{quote(namespace, safe='')}"
