@@ -25,6 +25,10 @@ demo: $(VENV)/.demo ## Start the five systems on this machine and prove that eac
 verify: $(VENV)/.demo ## Prove again that each system works; changes nothing
 	@$(PLAYBOOK) playbooks/verify.yml
 
+.PHONY: status
+status: $(VENV)/.demo ## Show replicas, the configuration each Envoy has accepted, and certificates (engine kubernetes)
+	@$(PLAYBOOK) playbooks/status.yml
+
 .PHONY: reset
 reset: $(VENV)/.demo ## Stop the systems and remove everything the demo made outside this folder
 	@$(PLAYBOOK) playbooks/reset.yml

@@ -30,7 +30,9 @@ def workload(config_map: Object) -> str:
 
 
 def targets(existing: list[Object], final: list[Object]) -> dict[str, Files]:
-    """``{ConfigMap: files}`` for those that exist and belong to a workload of the mesh as it will be.
+    """``{ConfigMap: files}`` for those that exist, belong to a workload of the mesh as it will be, and can be changed.
+
+    Of a proxy that has all of it in its bootstrap nothing can.
 
     Pods that were started with another ConfigMap of their workload are rolled later. Until then they keep what they
     were started with, their bootstrap and their application's side, and take the rest.
@@ -40,13 +42,9 @@ def targets(existing: list[Object], final: list[Object]) -> dict[str, Files]:
     found = {}
     for item in existing:
         name, old = item["metadata"]["name"], files(item)
-        if name in named:
-            found[name] = named[name]
-        elif BOOTSTRAP_FILE in old and workload(item) in by_workload:
-            new = held(old, by_workload[workload(item)])
-            # Of a proxy that has all of it in its bootstrap nothing can be changed.
-            reads = CLUSTERS_FILE in old and CLUSTERS_FILE in new
-            found[name] = {**new, BOOTSTRAP_FILE: old[BOOTSTRAP_FILE]} if reads else old
+        new = named.get(name, by_workload.get(workload(item), {}))
+        if CLUSTERS_FILE in old and CLUSTERS_FILE in new:
+            found[name] = new if name in named else {**held(old, new), BOOTSTRAP_FILE: old[BOOTSTRAP_FILE]}
     return found
 
 

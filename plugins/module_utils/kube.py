@@ -287,6 +287,18 @@ def text(
         delay = min(2 * delay, _MAX_DELAY)
 
 
+def forward(cluster: Cluster, namespace: str, pod: str, port: int) -> Any:
+    """A socket whose other end is a port of a pod. Raises ApiError."""
+    # The client alters what it is given for the time of the call.
+    api = kubernetes.client.CoreV1Api(kubernetes.client.ApiClient(cluster.configuration))
+    call_forward = api.connect_get_namespaced_pod_portforward
+    try:
+        return kubernetes.stream.portforward(call_forward, pod, namespace, ports=str(port)).socket(port)
+    except kubernetes.client.ApiException as exc:
+        reason = str(exc.reason).partition(" -+-+- ")[0]
+        raise ApiError(exc.status or 0, "NoForward", f"no port-forward to pod {pod}: {reason}") from exc
+
+
 def pages(cluster: Cluster, path: str, query: dict[str, Any] | None = None) -> Iterator[Object]:
     """All objects of a LIST, each with its apiVersion and kind. Raises ApiError."""
     more = ""

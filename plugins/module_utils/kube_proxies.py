@@ -9,17 +9,16 @@ import re
 from typing import Any
 from urllib.parse import quote
 
-from ansible_collections.sidecar.mesh.plugins.module_utils import kube, metrics
+from ansible_collections.sidecar.mesh.plugins.module_utils import kube, metrics, names
 from ansible_collections.sidecar.mesh.plugins.module_utils.config_maps import MESH_LABEL
 
 Object = dict[str, Any]
 
-FIELD_MANAGER = "sidecar.mesh"
 ANSWER_SECONDS = 5.0
 _SILENT = ("error trying to reach service", "timed out")
 """What the API server says of a pod that refuses its connection, and what is said of one that takes it and is mute."""
 _REJECTED = re.compile(r"rejected: (.*?)(?=\n\[|\n\{|\n\n|\Z)", re.DOTALL)
-_LOG_BYTES = 1 << 20
+_LOG_LINES = 5000
 _REASON = 400
 """Characters of a reason; Envoy's own words are at the end of a long one, after the refused resource."""
 
@@ -36,6 +35,12 @@ def config_maps(cluster: kube.Cluster, namespace: str, mesh: str) -> list[Object
 def mesh_pods(cluster: kube.Cluster, namespace: str, mesh: str) -> list[Object]:
     """Those of a mesh. Raises ApiError."""
     return _labelled(cluster, namespace, "pods", f"{MESH_LABEL}={mesh}")
+
+
+def workload_pods(cluster: kube.Cluster, namespace: str, workload: str) -> list[Object]:
+    """Those of a service or front proxy. Raises ApiError."""
+    selector = ",".join(f"{key}={value}" for key, value in names.selector(workload).items())
+    return _labelled(cluster, namespace, "pods", selector)
 
 
 def _labelled(cluster: kube.Cluster, namespace: str, plural: str, selector: str) -> list[Object]:
@@ -56,25 +61,30 @@ def metrics_page(cluster: kube.Cluster, pod: Object, ports: list[int], page: str
     raise SilentError(silent)
 
 
-def reasons(cluster: kube.Cluster, pod: Object, container: str, seconds: float) -> list[str]:
-    """What an Envoy wrote lately of configuration it refused; empty where its log cannot be read."""
-    query = {"container": container, "sinceSeconds": max(1, round(seconds)), "limitBytes": _LOG_BYTES}
+def log(cluster: kube.Cluster, pod: Object, seconds: float) -> str:
+    """What an Envoy wrote lately. Raises ApiError."""
+    query = {"container": names.ENVOY_CONTAINER, "sinceSeconds": max(1, round(seconds)), "tailLines": _LOG_LINES}
+    return kube.text(cluster, "GET", f"{pod_path(pod)}/log", query)
+
+
+def reasons(cluster: kube.Cluster, pod: Object, seconds: float) -> list[str]:
+    """Why an Envoy refused configuration lately, as its log says."""
     try:
-        return rejections(kube.text(cluster, "GET", f"{pod_path(pod)}/log", query))
+        return rejections(log(cluster, pod, seconds))
     except kube.ApiError as exc:
         return [f"its log cannot be read: {kube.why(exc)}"]
 
 
-def rejections(log: str) -> list[str]:
+def rejections(text: str) -> list[str]:
     """The reasons that an Envoy's log tells, each once."""
-    found = [" ".join(text.split()) for text in _REJECTED.findall(log)]
-    return list(dict.fromkeys(f"… {text[-_REASON:]}" if len(text) > _REASON else text for text in found))
+    found = [" ".join(reason.split()) for reason in _REJECTED.findall(text)]
+    return list(dict.fromkeys(f"… {reason[-_REASON:]}" if len(reason) > _REASON else reason for reason in found))
 
 
 def touch(cluster: kube.Cluster, pod: Object, annotation: str, value: str) -> None:
     """Annotate a pod, upon which its kubelet brings the pod's ConfigMaps up to date. Raises ApiError."""
     body = {"metadata": {"annotations": {annotation: value}}}
-    query = {"fieldManager": FIELD_MANAGER}
+    query = {"fieldManager": names.MANAGER}
     kube.call(cluster, "PATCH", pod_path(pod), query, body, kube.MERGE)
 
 

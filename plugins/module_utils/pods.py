@@ -10,26 +10,9 @@ from typing import Any
 Object = dict[str, Any]
 
 
-def config_maps(pod: Object) -> dict[str, str]:
-    """``{ConfigMap: volume}`` of those that the pod has as folders."""
-    found: dict[str, str] = {}
-    for volume in pod["spec"].get("volumes") or []:
-        sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]
-        found |= {source["configMap"]["name"]: volume["name"] for source in sources if source.get("configMap")}
-    return found
-
-
-def reader(pod: Object, config_map: str) -> str | None:
-    """Name of the container that has a ConfigMap as a folder; an Envoy, where it is a proxy's."""
-    volume = config_maps(pod).get(config_map)
-    return next(
-        (
-            container["name"]
-            for container in [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]
-            if volume and any(mount["name"] == volume for mount in container.get("volumeMounts") or [])
-        ),
-        None,
-    )
+def config_maps(pod: Object) -> list[str]:
+    """Names of those that the pod has as folders."""
+    return [item["configMap"]["name"] for item in pod["spec"].get("volumes") or [] if item.get("configMap")]
 
 
 def container_status(pod: Object, container: str) -> Object:

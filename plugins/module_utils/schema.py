@@ -660,3 +660,31 @@ CHECKS: Field = {
         },
     },
 }
+
+# Read by the playbooks; nothing of the mesh follows from them.
+PLAYBOOKS: Fields = {
+    "mesh_hosts": {
+        "type": "str",
+        "default": "localhost",
+        "description": "Pattern of the hosts on which tasks run: the mesh's own on engine V(local).",
+    },
+    "mesh_kubeconfig": {
+        "type": "str",
+        "description": (
+            "File with the cluster's address and credentials (engine V(kubernetes)); C($K8S_AUTH_KUBECONFIG) or "
+            "C(~/.kube/config) if not given."
+        ),
+    },
+    "mesh_context": {
+        "type": "str",
+        "description": "Context in it (engine V(kubernetes)); the current one if not given.",
+    },
+    "mesh_former": {
+        "type": "str",
+        "choices": ("remove", "keep"),
+        "description": (
+            "What becomes of the mesh where this inventory ran it before, once its name, namespace or engine is another. "
+            "Playbook C(mesh) asks for it then."
+        ),
+    },
+}

@@ -93,7 +93,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sidecar.mesh.plugins.module_utils import config_maps, kube, kube_proxies, metrics, pods
+from ansible_collections.sidecar.mesh.plugins.module_utils import config_maps, kube, kube_proxies, metrics, names, pods
 from ansible_collections.sidecar.mesh.plugins.module_utils.admin import file_versions, pending
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import HAS_YAML
 
@@ -124,7 +124,6 @@ class Proxy:
 
     pod: Object
     config_map: str
-    container: str
     refused: dict[str, int] | None = None
     answered: bool = False
     touches: int = 0
@@ -177,11 +176,10 @@ def refresh(mesh: Mesh) -> None:
     known, found = mesh.proxies, {}
     for pod in kube_proxies.mesh_pods(mesh.cluster, mesh.params["namespace"], mesh.params["mesh"]):
         for name in config_maps_of(mesh, pod):
-            container = pods.reader(pod, name)
-            if container and pods.runs(pod, container):
-                started = pods.container_status(pod, container).get("restartCount", 0)
+            if pods.runs(pod, names.ENVOY_CONTAINER):
+                started = pods.container_status(pod, names.ENVOY_CONTAINER).get("restartCount", 0)
                 key = f"{pod['metadata']['uid']}/{name}/{started}"
-                found[key] = known.get(key) or Proxy(pod, name, container)
+                found[key] = known.get(key) or Proxy(pod, name)
                 found[key].pod = pod
     mesh.proxies = found
 
@@ -214,7 +212,7 @@ def await_proxy(mesh: Mesh, key: str, deadline: float) -> Answer:
         now = time.monotonic()
         if not late:
             return Answer(proxy)
-        if trouble and not proxy.answered and not pods.container_status(proxy.pod, proxy.container).get("ready"):
+        if trouble and not proxy.answered and not pods.container_status(proxy.pod, names.ENVOY_CONTAINER).get("ready"):
             break
         # Of a proxy that was never seen well nobody knows whether it was this content that it refused.
         if refused and (proxy.refused is not None or now > begun + REFUSED_SECONDS):
@@ -265,7 +263,7 @@ def touch(mesh: Mesh, proxy: Proxy) -> None:
 
 def refusal(mesh: Mesh, proxy: Proxy, files: list[str]) -> str:
     seconds = REFUSED_SECONDS + mesh.params["timeout"]
-    found = kube_proxies.reasons(mesh.cluster, proxy.pod, proxy.container, seconds)
+    found = kube_proxies.reasons(mesh.cluster, proxy.pod, seconds)
     return f"{proxy}: Envoy refused {', '.join(files)}: {'; '.join(found) or f'see {log_command(proxy)}'}"
 
 
@@ -278,13 +276,13 @@ def lateness(mesh: Mesh, proxy: Proxy, why: str) -> str:
 
 def log_command(proxy: Proxy) -> str:
     metadata = proxy.pod["metadata"]
-    return f"kubectl -n {metadata['namespace']} logs {metadata['name']} -c {proxy.container}"
+    return f"kubectl -n {metadata['namespace']} logs {metadata['name']} -c {names.ENVOY_CONTAINER}"
 
 
 def write(mesh: Mesh, name: str, content: Files, deadline: float) -> None:
     """One ConfigMap; what was deleted meanwhile stays so."""
-    body = config_maps.written(mesh.existing[name], content, kube_proxies.FIELD_MANAGER)
-    query = {"fieldManager": kube_proxies.FIELD_MANAGER, "force": str(mesh.params["force_conflicts"]).lower()}
+    body = config_maps.written(mesh.existing[name], content, names.MANAGER)
+    query = {"fieldManager": names.MANAGER, "force": str(mesh.params["force_conflicts"]).lower()}
     path = f"/api/v1/namespaces/{mesh.params['namespace']}/configmaps/{name}"
     try:
         patiently(deadline, lambda: kube.call(mesh.cluster, "PATCH", path, query, body, kube.APPLY))
