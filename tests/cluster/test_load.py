@@ -10,7 +10,6 @@ import copy
 import http.client
 import os
 import signal
-import socket
 import ssl
 import time
 from collections.abc import Iterator
