@@ -165,9 +165,7 @@ def _config_map_name(proxy: Item, files: Files) -> str:
 
 
 def _service_port(name: str, port: int, protocol: str | None) -> Item:
-    return present(
-        {"name": name, "port": port, "targetPort": port, "protocol": "TCP", "appProtocol": protocol}
-    )
+    return present({"name": name, "port": port, "targetPort": port, "protocol": "TCP", "appProtocol": protocol})
 
 
 def _front_port(listener: Item, node_ports: dict[str, int]) -> Item:

@@ -42,8 +42,12 @@ def fail_and_wait(image: str, admin_port: int, duration: int) -> Item:
     if SHELLESS in image.rpartition(":")[2] or SHELLESS in image.rpartition("/")[2]:
         return sleep(duration)
     # The image has bash, and nothing that speaks HTTP. The subshell, because a failing exec would end the shell.
-    request = f"POST /healthcheck/fail HTTP/1.1\\r\\nHost: admin\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n"
-    script = f"(exec 3<>/dev/tcp/127.0.0.1/{admin_port}; printf '{request}' >&3; read -r -t 5 <&3); exec sleep {duration}"
+    request = (
+        "POST /healthcheck/fail HTTP/1.1\\r\\nHost: admin\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n"
+    )
+    script = (
+        f"(exec 3<>/dev/tcp/127.0.0.1/{admin_port}; printf '{request}' >&3; read -r -t 5 <&3); exec sleep {duration}"
+    )
     return {"preStop": {"exec": {"command": ["/bin/bash", "-c", script]}}}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ansible_collections.sidecar.mesh.plugins.module_utils import names, services
+from ansible_collections.sidecar.mesh.plugins.module_utils import names
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash
 from ansible_collections.sidecar.mesh.plugins.module_utils.local import LOCALHOST, PRIVILEGED
@@ -122,7 +122,7 @@ def _common(workload: Item, proxy: Item | None, config_map: str, mesh: Item, vol
 
 
 def _spread(workload: Item) -> list[Item]:
-    """Over nodes, without regard to the pods that an update replaces. For one replica too: a scaled one must not roll."""
+    """Over nodes, those that an update replaces not counted. For one replica too: who scales must not roll pods."""
     return [
         {
             "maxSkew": 1,
@@ -220,9 +220,7 @@ def environment(service: Item) -> list[Item]:
         "BIND_ADDRESS": EVERY_ADDRESS,
         "PORT": str(service["port"]),
         **{
-            names.upstream_variable(
-                upstream["service"]
-            ): f"{LOCALHOST}:{upstream['port'] or service['egress']['port']}"
+            names.upstream_variable(upstream["service"]): f"{LOCALHOST}:{upstream['port'] or service['egress']['port']}"
             for upstream in service["upstreams"]
         },
     }

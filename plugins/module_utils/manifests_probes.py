@@ -42,7 +42,8 @@ def envoy_port(proxy: Item) -> int:
 def _probed(proxy: Item) -> Item:
     """The listener that is asked: one that answers probes itself (by TLS, if it can), the metrics', or the first.
 
-    None accepts a connection before all clusters are warm. The admin interface is on loopback, out of the kubelet's reach.
+    None accepts a connection before all clusters are warm. The admin interface is on loopback, where the kubelet does
+    not come.
     """
     listeners = [item for item in proxy["listeners"] if item["direction"] != "egress"]
     answering = [item for item in listeners if item["health_path"] is not None and item["protocol"] == "http"]

@@ -65,8 +65,8 @@ def _metrics(path: str, envoy: Item, mesh: Item) -> Iterator[str]:
     """Publishing waits for what this listener tells."""
     if not envoy["metrics"] and mesh["config_delivery"] == "files":
         yield (
-            f"{path}: false is not allowed on engine kubernetes with mesh_config_delivery files, which reads the accepted "
-            "versions there; remove it, or set mesh_config_delivery: static"
+            f"{path}: false is not allowed with mesh_config_delivery files, which reads there what Envoy has accepted; "
+            "remove it, or set mesh_config_delivery: static"
         )
 
 
@@ -96,23 +96,25 @@ def _pod(path: str, item: Item) -> Iterator[str]:
     for key in pod["labels"]:
         if names.is_own_label(key):
             yield f"{path}.pod.labels.{key}: is a label of the mesh; give another name"
-    for key in ("volumes", "init_containers"):
-        for index, entry in enumerate(pod.get(key, [])):
-            name = entry.get("name")
-            if not isinstance(name, str) or not name:
-                yield f"{path}.pod.{key}[{index}].name: is missing; give a name"
-            elif key == "volumes" and name.startswith(names.OWN_VOLUMES):
-                yield (
-                    f"{path}.pod.volumes[{index}].name: {name!r} is not allowed; names that begin with "
-                    f"{names.OWN_VOLUMES!r} are the mesh's"
-                )
-            elif key == "init_containers" and name in names.CONTAINERS:
-                yield f"{path}.pod.init_containers[{index}].name: {name!r} is a container of the mesh; give another name"
-    for index, entry in enumerate(pod.get("env", [])):
-        if not isinstance(entry.get("name"), str) or not entry["name"]:
-            yield f"{path}.pod.env[{index}].name: is missing; give a name"
-        elif entry["name"] in item["environment"]:
-            yield f"{path}.pod.env[{index}].name: {entry['name']!r} is in environment, too; give it once"
+    prefix = names.OWN_VOLUMES
+    taken = {name: "is a container of the mesh; give another name" for name in names.CONTAINERS}
+    given = dict.fromkeys(item.get("environment", ()), "is in environment, too; give it once")
+    for where, name in _named(f"{path}.pod", pod, "volumes"):
+        if name.startswith(prefix):
+            yield f"{where}: {name!r} is not allowed; names that begin with {prefix!r} are the mesh's"
+    for key, refused in (("init_containers", taken), ("env", given)):
+        for where, name in _named(f"{path}.pod", pod, key):
+            if name in refused:
+                yield f"{where}: {name!r} {refused[name]}"
+    for key in ("volumes", "init_containers", "env"):
+        yield from (f"{where}: is missing; give a name" for where, name in _named(f"{path}.pod", pod, key) if not name)
+
+
+def _named(path: str, pod: Item, key: str) -> Iterator[tuple[str, str]]:
+    """Where the names of a list of objects are, and the names."""
+    for index, entry in enumerate(pod.get(key, [])):
+        name = entry.get("name")
+        yield f"{path}.{key}[{index}].name", name if isinstance(name, str) else ""
 
 
 def _expose(path: str, front: Item) -> Iterator[str]:
@@ -132,7 +134,7 @@ def _expose(path: str, front: Item) -> Iterator[str]:
             yield f"{path}.{key}: has no meaning for a Service of type {kind}; remove it, or give another type"
 
 
-def _peers(path: str, peers: list[Item]) -> Iterator[str]:
+def _peers(path: str, peers: list[Item | None]) -> Iterator[str]:
     for index, peer in enumerate(peers):
         if peer is None:
             continue

@@ -679,6 +679,13 @@ PLAYBOOKS: Fields = {
         "type": "str",
         "description": "Context in it (engine V(kubernetes)); the current one if not given.",
     },
+    "mesh_certificates_path": {
+        "type": "str",
+        "description": (
+            "Folder in which the mesh's certificate authority and what it signs are kept from run to run (engine "
+            "V(kubernetes)); one below C(~/.local/state/sidecar-mesh-certificates) if not given."
+        ),
+    },
     "mesh_former": {
         "type": "str",
         "choices": ("remove", "keep"),

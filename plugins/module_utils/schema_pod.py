@@ -24,7 +24,10 @@ BUILD: Field = {
     "example": {"context": "../shop", "args": {"BASE_IMAGE": "registry.example.com/node:22"}},
     "fields": {
         "context": {"type": "str", "required": True, "description": "Folder with the sources."},
-        "dockerfile": {"type": "str", "description": "Dockerfile, by its path in the folder; V(Dockerfile) if not given."},
+        "dockerfile": {
+            "type": "str",
+            "description": "Dockerfile, by its path in the folder; V(Dockerfile) if not given.",
+        },
         "args": {**_LABELS, "keys": "variable", "description": "Build arguments."},
         "target": {"type": "str", "description": "Stage of the Dockerfile; the last one if not given."},
     },
@@ -59,7 +62,12 @@ _PROBE: Fields = {
         "shorthand": "command",
         "description": "A command in the application's container; it ends with 0 if all is well.",
         "fields": {
-            "command": {"type": "list", "items": _TEXT, "required": True, "description": "The command and its arguments."}
+            "command": {
+                "type": "list",
+                "items": _TEXT,
+                "required": True,
+                "description": "The command and its arguments.",
+            }
         },
     },
 }
@@ -269,7 +277,7 @@ EXPOSE: Field = {
             "default": False,
             "description": (
                 "The listeners' ports are opened on the nodes themselves. The namespace's Pod Security must be "
-                "V(privileged), a node runs one replica, and a rolling update stops one replica before it starts another."
+                "V(privileged), a node runs one replica, and an update stops one replica before it starts another."
             ),
         },
     },
