@@ -60,7 +60,7 @@ def running(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         mesh = Mesh(cluster.kubeconfig, namespace, tmp_path_factory.mktemp("mesh"))
         mesh.services = [express("service-a", "service-b"), express("service-b")]
         mesh.fronts = [front()]
-        mesh.settings = {"mesh_name": "load", "mesh_envoy_image": OLD_ENVOY}
+        mesh.settings = {"mesh_name": "load", "mesh_envoy_image": OLD_ENVOY, "images_builds": []}
         mesh.must_run()
         yield mesh
 
