@@ -15,7 +15,7 @@ from ansible_collections.sidecar.mesh.plugins.plugin_utils.filters import transl
 
 def mesh_policies(model: Any, kind: Any = None) -> list[dict[str, Any]]:
     """The network policy of every service and front proxy."""
-    return build_policies(as_model(model), kind)
+    return list(build_policies(as_model(model), kind).values())
 
 
 class FilterModule:

@@ -18,7 +18,10 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import CLUS
 Stats = dict[str, str]
 
 _TIMEOUT = 5.0
-_STATS = r"(version_text|update_rejected|update_failure|warming_clusters|total_listeners_warming)$"
+_STATS = (
+    r"(version_text|update_rejected|update_failure|warming_clusters|total_listeners_warming"
+    r"|days_until_first_cert_expiring)$"
+)
 
 
 class UnreachableError(OSError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.sidecar.mesh.plugins.module_utils import names
 from ansible_collections.sidecar.mesh.plugins.module_utils.admin import Stats, refusals
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import BOOTSTRAP_FILE, CLUSTERS_FILE
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash
@@ -15,8 +16,6 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.publishing import hel
 Object = dict[str, Any]
 Files = dict[str, str]
 
-WORKLOAD_LABEL = "app.kubernetes.io/name"
-MESH_LABEL = "app.kubernetes.io/part-of"
 TOUCHED = "sidecar.mesh/config"
 """Annotation of pods that tells the kubelet to look at their ConfigMaps again, and people which content they have."""
 
@@ -26,7 +25,7 @@ def files(config_map: Object) -> Files:
 
 
 def workload(config_map: Object) -> str:
-    return str((config_map["metadata"].get("labels") or {}).get(WORKLOAD_LABEL, ""))
+    return str((config_map["metadata"].get("labels") or {}).get(names.WORKLOAD_LABEL, ""))
 
 
 def targets(existing: list[Object], final: list[Object]) -> dict[str, Files]:

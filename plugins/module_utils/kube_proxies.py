@@ -10,9 +10,14 @@ from typing import Any
 from urllib.parse import quote
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import kube, metrics, names
-from ansible_collections.sidecar.mesh.plugins.module_utils.config_maps import MESH_LABEL
 
 Object = dict[str, Any]
+
+CONFIG_MAPS = kube.Resource("v1", "ConfigMap", "configmaps", True)
+DEPLOYMENTS = kube.Resource("apps/v1", "Deployment", "deployments", True)
+PODS = kube.Resource("v1", "Pod", "pods", True)
+SECRETS = kube.Resource("v1", "Secret", "secrets", True)
+SERVICES = kube.Resource("v1", "Service", "services", True)
 
 ANSWER_SECONDS = 5.0
 _SILENT = ("error trying to reach service", "timed out")
@@ -27,24 +32,19 @@ class SilentError(Exception):
     """An Envoy does not answer, though the API server does."""
 
 
-def config_maps(cluster: kube.Cluster, namespace: str, mesh: str) -> list[Object]:
-    """Those of a mesh. Raises ApiError."""
-    return _labelled(cluster, namespace, "configmaps", f"{MESH_LABEL}={mesh}")
-
-
-def mesh_pods(cluster: kube.Cluster, namespace: str, mesh: str) -> list[Object]:
-    """Those of a mesh. Raises ApiError."""
-    return _labelled(cluster, namespace, "pods", f"{MESH_LABEL}={mesh}")
+def of_mesh(cluster: kube.Cluster, kind: kube.Resource, namespace: str, mesh: str) -> list[Object]:
+    """Objects of a mesh, of one kind. Raises ApiError."""
+    return _labelled(cluster, kind, namespace, names.MESH_LABEL, mesh)
 
 
 def workload_pods(cluster: kube.Cluster, namespace: str, workload: str) -> list[Object]:
     """Those of a service or front proxy. Raises ApiError."""
-    selector = ",".join(f"{key}={value}" for key, value in names.selector(workload).items())
-    return _labelled(cluster, namespace, "pods", selector)
+    ((label, value),) = names.selector(workload).items()
+    return _labelled(cluster, PODS, namespace, label, value)
 
 
-def _labelled(cluster: kube.Cluster, namespace: str, plural: str, selector: str) -> list[Object]:
-    return list(kube.pages(cluster, f"{_inside(namespace)}/{plural}", {"labelSelector": selector}))
+def _labelled(cluster: kube.Cluster, kind: kube.Resource, namespace: str, label: str, value: str) -> list[Object]:
+    return list(kube.pages(cluster, kube.list_path(kind, namespace), {"labelSelector": f"{label}={value}"}))
 
 
 def metrics_page(cluster: kube.Cluster, pod: Object, ports: list[int], page: str) -> metrics.Stats:
@@ -90,8 +90,8 @@ def touch(cluster: kube.Cluster, pod: Object, annotation: str, value: str) -> No
 
 def pod_path(pod: Object, suffix: str = "") -> str:
     metadata = pod["metadata"]
-    return f"{_inside(metadata['namespace'])}/pods/{quote(metadata['name'] + suffix, safe=':')}"
+    return object_path(PODS, metadata["namespace"], metadata["name"] + suffix)
 
 
-def _inside(namespace: str) -> str:
-    return f"/api/v1/namespaces/{quote(namespace, safe='')}"
+def object_path(kind: kube.Resource, namespace: str, name: str) -> str:
+    return f"{kube.list_path(kind, namespace)}/{quote(name, safe=':')}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import LISTENERS_FILE
+from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import BOOTSTRAP_FILE, LISTENERS_FILE
 
 Stats = dict[str, str]
 
@@ -55,7 +55,8 @@ def stats(text: str) -> Stats:
 
 def ports(*folders: dict[str, str]) -> list[int]:
     """Ports of the metrics listeners that a proxy has in all of these config folders, before those of some."""
-    every = [[int(port) for port in _LISTENER.findall(files.get(LISTENERS_FILE, ""))] for files in folders]
+    texts = [files.get(LISTENERS_FILE) or files.get(BOOTSTRAP_FILE, "") for files in folders]
+    every = [[int(port) for port in _LISTENER.findall(text)] for text in texts]
     known = dict.fromkeys(port for found in every for port in found)
     return sorted(known, key=lambda port: -sum(port in found for found in every))
 

@@ -67,6 +67,7 @@ SIDECAR, FRONT_PROXY, NETWORK_POLICY, CERTIFICATE = "sidecar", "front-proxy", "n
 MANAGER = "sidecar.mesh"
 HASH_LENGTH = 8
 _RECOMMENDED = "app.kubernetes.io/"
+WORKLOAD_LABEL, MESH_LABEL, COMPONENT_LABEL = (f"{_RECOMMENDED}{name}" for name in ("name", "part-of", "component"))
 
 
 def selector(workload: str) -> dict[str, str]:
@@ -77,10 +78,10 @@ def selector(workload: str) -> dict[str, str]:
 def labels(mesh: str, workload: str, component: str) -> dict[str, str]:
     """Labels of every object. Source: Kubernetes docs, "Recommended Labels"."""
     return {
-        f"{_RECOMMENDED}name": workload,
-        f"{_RECOMMENDED}part-of": mesh,
+        WORKLOAD_LABEL: workload,
+        MESH_LABEL: mesh,
         f"{_RECOMMENDED}managed-by": MANAGER,
-        f"{_RECOMMENDED}component": component,
+        COMPONENT_LABEL: component,
     }
 
 

@@ -32,8 +32,8 @@ _KUBELET: Item = {"kubelet": True}
 _API_SERVER: Item = {"api_server": True}
 
 
-def mesh_policies(model: Item, kind: str | None = None) -> list[Item]:
-    """One policy for the pods of each service that runs here and of each front proxy; none where they are turned off.
+def mesh_policies(model: Item, kind: str | None = None) -> dict[str, Item]:
+    """``{workload: policy}`` of each service that runs here and each front proxy; empty where they are turned off.
 
     ``kind``: cilium or kubernetes; that of the model if not given, and kubernetes if that is auto.
     Raises SelectionError for another kind, or a model of another engine.
@@ -43,11 +43,11 @@ def mesh_policies(model: Item, kind: str | None = None) -> list[Item]:
         raise SelectionError(f"mesh_engine: {mesh['engine']!r} has no policies; give a model of engine kubernetes")
     settings = mesh["network_policy"]
     if not settings:
-        return []
+        return {}
     chosen = kind or (settings["kind"] if settings["kind"] != "auto" else "kubernetes")
     if chosen not in KINDS:
         raise SelectionError(f"kind: {str(chosen)!r} is not allowed; give cilium or kubernetes")
-    return [_policy(name, rules, chosen, mesh) for name, rules in mesh_rules(model).items()]
+    return {name: _policy(name, rules, chosen, mesh) for name, rules in mesh_rules(model).items()}
 
 
 def _policy(name: str, rules: Item, kind: str, mesh: Item) -> Item:
@@ -120,7 +120,7 @@ def _egress(workload: Item, proxy: Item | None, mesh: Item) -> list[Item]:
 
 
 def _edge(edge: Item, mesh: Item) -> list[Item]:
-    if edge["endpoints"]:
+    if edge["discovery"] != "dns":
         ports = sorted({endpoint["port"] for endpoint in edge["endpoints"]})
         return [
             rule

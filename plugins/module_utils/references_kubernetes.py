@@ -97,7 +97,7 @@ def _pod(path: str, item: Item) -> Iterator[str]:
         if names.is_own_label(key):
             yield f"{path}.pod.labels.{key}: is a label of the mesh; give another name"
     prefix = names.OWN_VOLUMES
-    taken = {name: "is a container of the mesh; give another name" for name in names.CONTAINERS}
+    taken = dict.fromkeys(names.CONTAINERS, "is a container of the mesh; give another name")
     given = dict.fromkeys(item.get("environment", ()), "is in environment, too; give it once")
     for where, name in _named(f"{path}.pod", pod, "volumes"):
         if name.startswith(prefix):

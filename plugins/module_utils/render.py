@@ -12,6 +12,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import Files, mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.manifests import image, mesh_manifests
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import Model
+from ansible_collections.sidecar.mesh.plugins.module_utils.policies import mesh_policies
 from ansible_collections.sidecar.mesh.plugins.module_utils.services import runs_here
 
 PROXIES, MANIFESTS = "proxies", "manifests"
@@ -39,6 +40,8 @@ def rendered(model: Model) -> Files:
 def manifest_files(model: Model) -> Files:
     """``{path: text}`` of a model's manifests, with a kustomization for each folder and one for all."""
     folders: dict[str, list[dict[str, Any]]] = {item["workload"]: item["objects"] for item in mesh_manifests(model)}
+    for workload, policy in mesh_policies(model).items():
+        folders[workload].append(policy)
     files = {f"{folder}/{name}": text for folder, objects in folders.items() for name, text in _folder(objects)}
     return {**files, KUSTOMIZATION: _kustomization(list(folders))} if files else {}
 

@@ -59,7 +59,6 @@ _PROBE: Fields = {
     },
     "exec": {
         "type": "dict",
-        "shorthand": "command",
         "description": "A command in the application's container; it ends with 0 if all is well.",
         "fields": {
             "command": {

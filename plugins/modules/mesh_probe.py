@@ -160,7 +160,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.sidecar.mesh.plugins.module_utils import kube, kube_fronts, kube_proxies, metrics, pods
@@ -362,8 +362,7 @@ def prove(probe: Probe, timeout: float, mesh: Mesh | None) -> tuple[bool, str]:
 
 def run_at_front(probe: Probe, deadline: float, mesh: Mesh) -> tuple[bool, str]:
     front, port = probe["front"]["name"], probe["front"]["port"]
-    path = f"/api/v1/namespaces/{quote(mesh.namespace, safe='')}/services/{front}"
-    service = kube.call(mesh.cluster, "GET", path)
+    service = kube.call(mesh.cluster, "GET", kube_proxies.object_path(kube_proxies.SERVICES, mesh.namespace, front))
     with kube_fronts.reached(mesh.cluster, service, mesh.pods(front), port) as place:
         return run(located(probe, place), deadline, mesh)
 

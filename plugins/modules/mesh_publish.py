@@ -174,7 +174,7 @@ def patiently(deadline: float, function: Callable[[], Any]) -> Any:
 def refresh(mesh: Mesh) -> None:
     """Look again which proxies run. One whose container was started again is another one."""
     known, found = mesh.proxies, {}
-    for pod in kube_proxies.mesh_pods(mesh.cluster, mesh.params["namespace"], mesh.params["mesh"]):
+    for pod in kube_proxies.of_mesh(mesh.cluster, kube_proxies.PODS, mesh.params["namespace"], mesh.params["mesh"]):
         for name in config_maps_of(mesh, pod):
             if pods.runs(pod, names.ENVOY_CONTAINER):
                 started = pods.container_status(pod, names.ENVOY_CONTAINER).get("restartCount", 0)
@@ -283,7 +283,7 @@ def write(mesh: Mesh, name: str, content: Files, deadline: float) -> None:
     """One ConfigMap; what was deleted meanwhile stays so."""
     body = config_maps.written(mesh.existing[name], content, names.MANAGER)
     query = {"fieldManager": names.MANAGER, "force": str(mesh.params["force_conflicts"]).lower()}
-    path = f"/api/v1/namespaces/{mesh.params['namespace']}/configmaps/{name}"
+    path = kube_proxies.object_path(kube_proxies.CONFIG_MAPS, mesh.params["namespace"], name)
     try:
         patiently(deadline, lambda: kube.call(mesh.cluster, "PATCH", path, query, body, kube.APPLY))
     except kube.ApiError as exc:
@@ -378,7 +378,8 @@ def run(module: AnsibleModule) -> Object:
     params = module.params
     cluster = kube.connect(params, WORKERS)
     deadline = time.monotonic() + params["timeout"]
-    found = patiently(deadline, lambda: kube_proxies.config_maps(cluster, params["namespace"], params["mesh"]))
+    where = (kube_proxies.CONFIG_MAPS, params["namespace"], params["mesh"])
+    found = patiently(deadline, lambda: kube_proxies.of_mesh(cluster, *where))
     targets = config_maps.targets(found, params["config_maps"])
     existing = {item["metadata"]["name"]: item for item in found if item["metadata"]["name"] in targets}
     content = {name: config_maps.files(item) for name, item in existing.items()}

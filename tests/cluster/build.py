@@ -12,7 +12,7 @@ from cluster.commands import require_go, run
 from cluster.places import CACHE, HERE
 
 SOURCES = HERE / "programs"
-KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubelet")
+KUBERNETES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubelet")
 FASTER = {
     "CGO_ENABLED": "0",
     # The compiler collects its garbage less often: memory is there, and time is not.
@@ -32,7 +32,7 @@ def build() -> Path:
     if folder.exists():
         return folder
     require_go(_pinned(r"^go (\S+)$"))
-    print("Building Kubernetes, containerd and CoreDNS (about ten minutes on two cores, once)", flush=True)
+    print("Building Kubernetes, etcd, containerd and CoreDNS (about ten minutes on two cores, once)", flush=True)
     started = time.monotonic()
     unfinished = folder.with_suffix(".new")
     shutil.rmtree(unfinished, ignore_errors=True)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 PACKAGES = {
-    "/usr/bin/etcd": "etcd-server",
     "/usr/sbin/runc": "runc",
     "/usr/lib/cni/ptp": "containernetworking-plugins",
     "/usr/sbin/iptables": "iptables",
@@ -61,7 +60,6 @@ def install_packages() -> None:
     if not shutil.which("apt-get"):
         raise Missing(f"Missing on this machine: {', '.join(missing)} (their names on Debian). Install them.")
     print(f"Installing {', '.join(missing)}", flush=True)
-    # No service starts: etcd's own would take the default ports, and nobody wants it.
-    quiet = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     run("apt-get", "update", "--quiet=2", env=quiet)
     run("apt-get", "install", "--quiet=2", "--yes", "--no-install-recommends", *missing, env=quiet)

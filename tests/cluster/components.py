@@ -35,7 +35,7 @@ USERS = {
 def commands(programs: Path) -> dict[str, list[str]]:
     """The command of each component, in the order of their start."""
     host = {
-        "etcd": ["/usr/bin/etcd", *_flags(_etcd())],
+        "etcd": [f"{programs}/etcd", *_flags(_etcd())],
         "apiserver": [f"{programs}/kube-apiserver", *_flags(_apiserver())],
         "controller-manager": [f"{programs}/kube-controller-manager", *_flags(_controller_manager())],
         "scheduler": [
@@ -105,6 +105,7 @@ def _etcd() -> dict[str, object]:
         "initial-cluster": f"default={peers}",
         "logger": "zap",
         "log-level": "warn",
+        "unsafe-no-fsync": "true",
     }
 
 
@@ -204,7 +205,7 @@ options = {{ SystemdCgroup = false }}
 
 def _cni(node: Node) -> dict[str, Any]:
     """Each pod has a cable of its own and no bridge: all its traffic passes the node's FORWARD chain."""
-    addresses = {"type": "host-local", "ranges": [[{"subnet": node.pods}]]}
+    addresses = {"type": "host-local", "ranges": [[{"subnet": node.pods}]], "routes": [{"dst": "0.0.0.0/0"}]}
     return {
         "cniVersion": "1.0.0",
         "name": "pods",

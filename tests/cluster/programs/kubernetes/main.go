@@ -1,5 +1,5 @@
-// Every Kubernetes program in one binary, chosen by the name it is called by: what they share, nearly everything, is
-// compiled and linked once.
+// Every program of Kubernetes, and etcd, in one binary, chosen by the name it is called by: what they share, nearly
+// everything, is compiled and linked once.
 package main
 
 import (
@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"go.etcd.io/etcd/server/v3/etcdmain"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
@@ -29,6 +30,10 @@ func main() {
 		"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
 	}
 	name := filepath.Base(os.Args[0])
+	if name == "etcd" {
+		etcdmain.Main(os.Args)
+		return
+	}
 	program, found := programs[name]
 	if !found {
 		fmt.Fprintf(os.Stderr, "%s: no program of that name\n", name)
