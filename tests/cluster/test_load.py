@@ -57,7 +57,7 @@ def front() -> Item:
 @pytest.fixture(scope="module")
 def running(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     with cluster.namespace() as namespace:
-        mesh = Mesh(cluster.kubeconfig, namespace, tmp_path_factory.mktemp("mesh"))
+        mesh = Mesh(cluster.kubeconfig, namespace, Path(os.environ.get("F_STATE") or tmp_path_factory.mktemp("mesh")))
         mesh.services = [express("service-a", "service-b"), express("service-b")]
         mesh.fronts = [front()]
         mesh.settings = {"mesh_name": "load", "mesh_envoy_image": OLD_ENVOY, "images_builds": []}
