@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,3 +57,31 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
     write_certificate(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """A real Kubernetes, as cluster.handle.Cluster: that of KUBECONFIG, else that of `make cluster`, which goes on."""
+    from cluster import api, lifecycle
+    from cluster.commands import Missing
+    from cluster.handle import Cluster
+
+    try:
+        kubeconfig = lifecycle.up()
+    except Missing as reason:
+        pytest.skip(str(reason))
+    with api.connected(kubeconfig) as connection:
+        yield Cluster(kubeconfig, connection)
+
+
+@pytest.fixture
+def namespace(cluster: Any) -> Iterator[str]:
+    """A new namespace that admits restricted pods only; it goes with all that is in it."""
+    from kubernetes import client
+
+    core = client.CoreV1Api(cluster.api)
+    name = f"test-{secrets.token_hex(4)}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    core.create_namespace({"metadata": {"name": name, "labels": labels}})
+    yield name
+    core.delete_namespace(name)

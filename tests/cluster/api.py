@@ -30,7 +30,10 @@ def apply(api: client.ApiClient, manifests: Path) -> None:
     for manifest in yaml.safe_load_all(manifests.read_text()):
         kind = resources.resources.get(api_version=manifest["apiVersion"], kind=manifest["kind"])
         kind.server_side_apply(
-            manifest, namespace=manifest["metadata"].get("namespace"), field_manager="sidecar-mesh", force_conflicts=True
+            manifest,
+            namespace=manifest["metadata"].get("namespace"),
+            field_manager="sidecar-mesh",
+            force_conflicts=True,
         )
 
 

@@ -13,6 +13,7 @@ PACKAGES = {
     "/usr/lib/cni/ptp": "containernetworking-plugins",
     "/usr/sbin/iptables": "iptables",
     "/usr/sbin/conntrack": "conntrack",
+    "/usr/sbin/nft": "nftables",
     "/usr/bin/mmdebstrap": "mmdebstrap",
     "/usr/bin/buildah": "buildah",
     "/sbin/ip": "iproute2",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import secrets
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,21 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from cluster.places import API_SERVER, DNS, DOMAIN, HOST, KUBECONFIG, MEMORY, NAME, NODES, PODS, SERVICES, STATE, Node
+from cluster.places import (
+    API_SERVER,
+    DNS,
+    DOMAIN,
+    HERE,
+    HOST,
+    KUBECONFIG,
+    MEMORY,
+    NAME,
+    NODES,
+    PODS,
+    SERVICES,
+    STATE,
+    Node,
+)
 
 ETCD = "http://127.0.0.1:23790"
 TOKENS = STATE / "tokens.csv"
@@ -43,6 +58,7 @@ def commands(programs: Path) -> dict[str, list[str]]:
             *_flags({"kubeconfig": kubeconfig_of("system:kube-scheduler"), "leader-elect": "false"}),
         ],
     }
+    host["policies"] = ["env", f"PYTHONPATH={HERE.parent}", sys.executable, "-m", "cluster.policies"]
     nodes = {
         f"{component}-{node.number}": node.inside(*command)
         for node in NODES

@@ -25,6 +25,7 @@ def up() -> Path:
     require_root()
     install_packages()
     programs = build()
+    archives = images.base_images().values()
     started = time.monotonic()
     STATE.mkdir(parents=True, exist_ok=True, mode=0o700)
     logs = f"Logs: {supervision.LOGS}"
@@ -33,8 +34,7 @@ def up() -> Path:
     components.write_secrets()
     components.write_configurations()
     commands = components.commands(programs)
-    if not supervision.running():
-        supervision.launch(commands, programs)
+    supervision.launch(commands, programs)
     supervision.start("etcd", "apiserver", *(name for name in commands if name.startswith("containerd")))
     api.wait_for("The API server's certificate", components.AUTHORITY.exists, 60, help_at=logs)
     components.write_kubeconfigs()
@@ -45,6 +45,8 @@ def up() -> Path:
         for archive in images.system_images():
             images.import_archive(archive)
         supervision.start(*commands)
+        for archive in archives:
+            images.import_archive(archive)
         api.wait_for("Nodes and DNS are ready", lambda: not api.waiting(connection), 120, help_at=logs)
     api.wait_for("A pod answers", _resolves, 60, help_at=logs)
     print(f"The cluster is ready after {time.monotonic() - started:.0f} s", flush=True)

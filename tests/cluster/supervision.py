@@ -5,24 +5,33 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from xmlrpc.client import Fault, ServerProxy
+
+from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from cluster import cgroups
-from cluster.commands import run
 from cluster.places import STATE
 
 CONFIGURATION = STATE / "supervisord.conf"
+SOCKET = STATE / "supervisord.sock"
 LOGS = STATE / "logs"
 
 
 def running() -> bool:
     """Whether supervisord is there."""
-    return CONFIGURATION.exists() and _control("pid").returncode == 0
+    try:
+        with _server() as supervisor:
+            return bool(supervisor.getPID())
+    except OSError:
+        return False
 
 
 def launch(commands: Mapping[str, Sequence[str]], programs: Path) -> None:
-    """Launch supervisord; it starts nothing by itself."""
+    """Launch supervisord, which starts nothing by itself; if it runs, stop what is to run otherwise than before."""
     LOGS.mkdir(parents=True, exist_ok=True)
     sections = [
         "[supervisord]",
@@ -32,12 +41,12 @@ def launch(commands: Mapping[str, Sequence[str]], programs: Path) -> None:
         # containerd finds its shim, and kubelets their tools, on PATH.
         f'environment=PATH="{programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"',
         "[unix_http_server]",
-        f"file={STATE}/supervisord.sock",
+        f"file={SOCKET}",
         "chmod=0700",
         "[rpcinterface:supervisor]",
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
         "[supervisorctl]",
-        f"serverurl=unix://{STATE}/supervisord.sock",
+        f"serverurl=unix://{SOCKET}",
     ]
     for name, command in commands.items():
         sections += [
@@ -53,30 +62,47 @@ def launch(commands: Mapping[str, Sequence[str]], programs: Path) -> None:
             "stdout_logfile_backups=1",
         ]
     CONFIGURATION.write_text("\n".join(sections) + "\n")
+    if running():
+        with _server() as supervisor:
+            (added, changed, removed), *_ = supervisor.reloadConfig()
+            for name in [*changed, *removed]:
+                supervisor.stopProcessGroup(name)
+                supervisor.removeProcessGroup(name)
+            for name in [*added, *changed]:
+                supervisor.addProcessGroup(name)
+        return
     command = [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(CONFIGURATION)]
-    subprocess.run(command, check=True, preexec_fn=cgroups.enter)  # noqa: PLW1509 - one thread
+    subprocess.run(command, check=True, preexec_fn=cgroups.enter)
 
 
 def start(*names: str) -> None:
-    """Start components; one that runs already keeps running."""
-    done = _control("start", *names)
-    if done.returncode and any("ERROR" in line and "already started" not in line for line in done.stdout.splitlines()):
-        raise RuntimeError(f"{done.stdout}{done.stderr}\nLogs: {LOGS}")
+    """Start components, all at once; one that runs already keeps running."""
+    with _server() as supervisor:
+        for name in names:
+            try:
+                supervisor.startProcess(name, False)
+            except Fault as problem:
+                if problem.faultCode != Faults.ALREADY_STARTED:
+                    raise RuntimeError(f"{name} does not start: {problem.faultString}. Logs: {LOGS}") from problem
 
 
 def stop(*names: str) -> None:
     """Stop components; containers of a stopped containerd go on."""
-    run(*_command("stop", *names))
+    with _server() as supervisor:
+        for name in names:
+            supervisor.stopProcess(name)
 
 
 def states() -> dict[str, str]:
-    """The state of each component, as supervisord calls it."""
-    return dict(line.split()[:2] for line in _control("status").stdout.splitlines())
+    """The state of each component, as supervisord calls it; of none if it does not run."""
+    if not running():
+        return {}
+    with _server() as supervisor:
+        return {each["name"]: each["statename"] for each in supervisor.getAllProcessInfo()}
 
 
-def _control(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(_command(*arguments), capture_output=True, text=True)
-
-
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "supervisor.supervisorctl", "--configuration", str(CONFIGURATION), *arguments]
+@contextmanager
+def _server() -> Iterator[Any]:
+    transport = SupervisorTransport(serverurl=f"unix://{SOCKET}")
+    with ServerProxy("http://supervisord", transport=transport) as server:
+        yield server.supervisor
