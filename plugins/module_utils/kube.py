@@ -275,6 +275,8 @@ def text(
             )
         except (urllib3.exceptions.HTTPError, OSError) as exc:
             error, sent = _lost(cluster, exc), not isinstance(exc, urllib3.exceptions.NewConnectionError)
+            if isinstance(exc, urllib3.exceptions.ReadTimeoutError):
+                retries = min(retries, 1)  # the user has waited long enough
         else:
             if response.status < 400:
                 return str(response.data.decode(errors="replace"))

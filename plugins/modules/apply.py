@@ -47,6 +47,11 @@ options:
   namespace:
     description: Namespace of objects that have none, and of the parent of O(apply_set).
     type: str
+  create_namespace:
+    description:
+      - Whether O(namespace) is made if it does not exist, with the label C(app.kubernetes.io/managed-by=sidecar.mesh).
+    type: bool
+    default: false
   apply_set:
     description:
       - Name of the set the objects belong to. They get the label C(applyset.kubernetes.io/part-of), and a ConfigMap of
@@ -70,7 +75,7 @@ options:
     elements: str
     default: []
   only_missing:
-    description: Whether only objects that do not exist are applied. All are tried nevertheless.
+    description: Whether only objects that do not exist are applied, and waited for. All are tried nevertheless.
     type: bool
     default: false
   wait:
@@ -248,6 +253,7 @@ ARGUMENTS: dict[str, Any] = {
     "apply_set": {"type": "str"},
     "prune": {"type": "bool", "default": False},
     "previous_namespaces": {"type": "list", "elements": "str", "default": []},
+    "create_namespace": {"type": "bool", "default": False},
     "only_missing": {"type": "bool", "default": False},
     "wait": {"type": "bool", "default": False},
     "wait_timeout": {"type": "int", "default": 300},
@@ -297,7 +303,8 @@ def manner_of(module: AnsibleModule) -> kube_plan.Manner:
 def begin(module: AnsibleModule, cluster: kube.Cluster, result: dict[str, Any]) -> None:
     """Try, apply, wait and prune; with ``resume`` only until something has to be waited for."""
     params, manner = module.params, manner_of(module)
-    plan = kube_plan.make(cluster, manner, params["definition"], params["namespace"], membership_of(params))
+    definition = with_namespace(cluster, params)
+    plan = kube_plan.make(cluster, manner, definition, params["namespace"], membership_of(params))
     tell_plan(module, plan, result, pruned=plan.prune if module.check_mode else [])
     if module.check_mode:
         return
@@ -311,7 +318,7 @@ def begin(module: AnsibleModule, cluster: kube.Cluster, result: dict[str, Any]) 
         fail(module, str(exc), result)
     tell_plan(module, plan, result, pruned=[])
     state = {
-        "workloads": [reference(item.wanted) for item in plan.items if params["wait"] and is_rolled(item.wanted)],
+        "workloads": [reference(item.wanted) for item in plan.items if params["wait"] and is_waited_for(item)],
         "until": time.time() + params["wait_timeout"],
         "memory": {},
         "prune": [reference(obj) for obj in plan.prune],
@@ -402,8 +409,25 @@ def told_rollouts(view: kube_wait.View) -> list[dict[str, Any]]:
     ]
 
 
-def is_rolled(obj: kube.Object) -> bool:
-    return group_kind(obj) in ROLLED
+def is_waited_for(item: kube_plan.Item) -> bool:
+    """A workload of the list; what was left as it is may have to wait for what comes later."""
+    return group_kind(item.wanted) in ROLLED and item.outcome != kube_plan.LEFT
+
+
+def with_namespace(cluster: kube.Cluster, params: dict[str, Any]) -> list[Any]:
+    """The objects, and the namespace they are for, if it is to be made. Who may not look for it has one."""
+    namespace = params["namespace"]
+    if not (params["create_namespace"] and namespace):
+        return list(params["definition"])
+    try:
+        kube.call(cluster, "GET", f"/api/v1/namespaces/{namespace}")
+    except kube.ApiError as exc:
+        if exc.status == 404:
+            metadata = {"name": namespace, "labels": {"app.kubernetes.io/managed-by": "sidecar.mesh"}}
+            return [{"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}, *params["definition"]]
+        if exc.status != 403:
+            raise
+    return list(params["definition"])
 
 
 def reference(obj: kube.Object) -> kube.Object:

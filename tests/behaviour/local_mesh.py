@@ -26,8 +26,8 @@ TOOLS = ROOT / ".cache" / "local-mesh"
 """Stands for the user's data folder. The first run of all installs the tools there, for every mesh of every test."""
 PLAY_SECONDS = 600
 """The longest a playbook may take; the first run of all installs the tools."""
-PORTS = range(21000, 29000)
-"""Below those that clients are given."""
+PORTS = range(21000, 28000)
+"""Below those that clients are given, and none of molecule's, which may run at the same time."""
 
 Item = dict[str, Any]
 

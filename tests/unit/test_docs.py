@@ -122,7 +122,7 @@ def test_playbooks_read_all_variables_of_the_reference_and_no_others() -> None:
     assert read - {f"mesh_{name}" for name in settings} == others
 
 
-@pytest.mark.parametrize("name", ["mesh", "reset", "render", "verify"])
+@pytest.mark.parametrize("name", ["mesh", "reset", "render", "status", "verify"])
 def test_playbooks_pass_every_setting_on(name: str) -> None:
     assert "vars_files: [vars/mesh.yml]" in (ROOT / "playbooks" / f"{name}.yml").read_text()
 

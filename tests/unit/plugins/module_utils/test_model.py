@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.check import check
+from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError, build_model
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema import SERVICE
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema_edge import INGRESS_ROUTE
