@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 from behaviour.load import Load
 from behaviour.local_mesh import Play, environment, play_of
 from behaviour.machine import BIN, wait_until
-from kubernetes import client, config, watch
+from kubernetes import client, watch
+
+from cluster.handle import Cluster
 
 PLAY_SECONDS = 600
 SETTLED_SECONDS = 150
@@ -36,15 +38,14 @@ class Mesh:
     """A mesh. ``services``, ``fronts`` and ``settings`` (any other variables) are its inventory, which a test changes
     before it runs a playbook."""
 
-    def __init__(self, kubeconfig: Path, namespace: str, folder: Path) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, folder: Path) -> None:
+        self.cluster = cluster
         self.namespace = namespace
         self.folder = folder
         self.services: list[Item] = []
         self.fronts: list[Item] = []
         self.settings: Item = {}
-        self._kubeconfig = kubeconfig
-        self._api = config.new_client_from_config(str(kubeconfig))
-        self.core = client.CoreV1Api(self._api)
+        self.core = client.CoreV1Api(cluster.api)
 
     def service(self, name: str) -> Item:
         return next(service for service in self.services if service["name"] == name)
@@ -77,7 +78,7 @@ class Mesh:
     def _inventory(self, variables: Item) -> Item:
         everything = {
             "mesh_engine": "kubernetes",
-            "mesh_kubeconfig": str(self._kubeconfig),
+            "mesh_kubeconfig": str(self.cluster.kubeconfig),
             "mesh_namespace": self.namespace,
             "mesh_services": self.services,
             "mesh_front_proxies": self.fronts,
@@ -118,11 +119,8 @@ class Mesh:
 
     def objects(self) -> list[str]:
         """Kind and name of everything in the namespace that the mesh may have made."""
-        apps, policy, network = (
-            client.AppsV1Api(self._api),
-            client.PolicyV1Api(self._api),
-            client.NetworkingV1Api(self._api),
-        )
+        api = self.cluster.api
+        apps, policy, network = client.AppsV1Api(api), client.PolicyV1Api(api), client.NetworkingV1Api(api)
         lists = {
             "ConfigMap": self.core.list_namespaced_config_map,
             "Deployment": apps.list_namespaced_deployment,
@@ -137,11 +135,6 @@ class Mesh:
             f"{kind}/{each.metadata.name}" for kind, listed in lists.items() for each in listed(self.namespace).items
         ]
 
-    def nodes(self) -> list[str]:
-        """Their addresses."""
-        found = [node.status.addresses for node in self.core.list_node().items]
-        return [each.address for addresses in found for each in addresses if each.type == "InternalIP"]
-
     def node_port(self, port: int, front: str = "") -> int:
         service = self.core.read_namespaced_service(front or self.front()["name"], self.namespace)
         return next(each.node_port for each in service.spec.ports if each.port == port)
@@ -152,10 +145,14 @@ class Mesh:
     def load(
         self, title: str, count: int = 10_000, *, path: str = "/", port: int = 8080, tls: bool = False, share: float = 0
     ) -> Iterator[Load]:
-        """Load on the first front proxy, through every node, until what the block changes has come to rest. Fails unless
-        so many requests were sent and every one was answered, but for a share."""
+        """Load on the first front proxy, through every node, until what the block changes has come to rest.
+
+        Fails unless so many requests were sent and every one was answered, but for a share.
+        """
         began = time.monotonic()
-        load = Load(self.node_port(port), path, kept=6, new=6, pause=0.01, hosts=self.nodes(), tls=tls)
+        load = Load(
+            self.node_port(port), path, kept=6, new=6, pause=0.01, hosts=list(self.cluster.nodes.values()), tls=tls
+        )
         with load:
             load.wait_for(100)
             yield load
