@@ -156,6 +156,13 @@ def _said(found: Object) -> str:
     return ": ".join(filter(None, (found.get("reason"), " ".join((found.get("message") or "").split()))))
 
 
+def ready_when_started(workload: Object) -> bool:
+    """Whether pods count as available the moment a container starts, even if it ends in the next."""
+    spec = workload["spec"]
+    containers = spec["template"]["spec"].get("containers") or []
+    return not spec.get("minReadySeconds") and any("readinessProbe" not in container for container in containers)
+
+
 def refused_pods(obj: Object) -> list[Trouble]:
     """Why a Deployment's new pods are refused at the door: quota, Pod Security."""
     said = _said(_condition(obj.get("status") or {}, "ReplicaFailure"))

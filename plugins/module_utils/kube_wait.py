@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 from ansible_collections.sidecar.mesh.plugins.module_utils.kube import ApiError, Cluster, Object, pages, text, why
@@ -18,6 +18,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.kube_rollouts import 
     Trouble,
     current_pods,
     hopeless,
+    ready_when_started,
     refused_pods,
     remember,
     rollout,
@@ -28,6 +29,7 @@ LOG_LINES = 10
 
 _INTERVAL = 1.0
 _PODS_INTERVAL = 4.0
+_STEADY = 5.0
 _TROUBLES_SHOWN = 3
 _WORKLOADS_SHOWN = 20
 _EVENTS_SHOWN = 3
@@ -45,15 +47,20 @@ class Watch:
 
 @dataclass(frozen=True)
 class View:
-    """The workloads at one instant, in the order asked for."""
+    """The workloads at one instant, in the order asked for. ``steady``: what is finished has been for a while."""
 
     objects: list[Object]
     states: list[Rollout]
+    steady: bool = True
 
     @property
     def unfinished(self) -> list[tuple[Object, Rollout]]:
         pairs = zip(self.objects, self.states, strict=True)
         return [(obj, state) for obj, state in pairs if not state.done]
+
+    @property
+    def finished(self) -> bool:
+        return self.steady and not self.unfinished
 
 
 class RolloutError(Exception):
@@ -92,13 +99,26 @@ def wait(watch: Watch, workloads: Sequence[Object], pause: float | None = None) 
             time.sleep(_INTERVAL)
             continue
         now = time.time()
+        view = replace(view, steady=_is_steady(memory, view, now))
         _judge(watch, view, now)
         lines = [state.line for state in view.states]
         news = lines != memory.get("lines", lines)
         memory["lines"] = lines
-        if not view.unfinished or (pause is not None and (news or now - began >= pause)):
+        if view.finished or (pause is not None and (news or now - began >= pause)):
             return view
         time.sleep(_INTERVAL)
+
+
+def _is_steady(memory: Object, view: View, now: float) -> bool:
+    """Whether rollouts that finished meanwhile still are, where pods count as available as soon as they start."""
+    awaited = set(memory.get("awaited", [])) | {state.title for _obj, state in view.unfinished}
+    memory["awaited"] = sorted(awaited)
+    if view.unfinished:
+        memory.pop("finished", None)
+        return False
+    memory.setdefault("finished", now)
+    doubtful = any(title(obj) in awaited and ready_when_started(obj) for obj in view.objects)
+    return not doubtful or now - memory["finished"] >= _STEADY
 
 
 def _judge(watch: Watch, view: View, now: float) -> None:
@@ -207,10 +227,14 @@ def _log(cluster: Cluster, namespace: str, trouble: Trouble) -> list[str]:
     """The last lines of the container that ended; where they are gone, those of its successor."""
     path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(trouble.pod, safe='')}/log"
     query = {"container": trouble.container, "tailLines": LOG_LINES}
-    try:
-        found = text(cluster, "GET", path, {**query, "previous": "true"})
-    except ApiError as exc:
-        if exc.status != 400:
-            raise
-        found = text(cluster, "GET", path, query)
-    return found.splitlines()
+    for previous in ({"previous": "true"}, {}):
+        try:
+            found = text(cluster, "GET", path, {**query, **previous}).splitlines()
+        except ApiError as exc:
+            if exc.status != 400:
+                raise
+        else:
+            # The kubelet says so without an error.
+            if found and not found[0].startswith("unable to retrieve container logs"):
+                return found
+    return []

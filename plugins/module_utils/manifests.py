@@ -15,6 +15,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.clusters import clust
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import Files, proxy_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.manifests_pod import front_pod, pod_labels, service_pod
+from ansible_collections.sidecar.mesh.plugins.module_utils.manifests_probes import envoy_question
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError
 from ansible_collections.sidecar.mesh.plugins.module_utils.selection import SelectionError
 from ansible_collections.sidecar.mesh.plugins.module_utils.values import merge_patch, present
@@ -160,7 +161,8 @@ def _config_map_name(proxy: Item, files: Files) -> str:
     application = [_reached_by(item) for item in clusters(proxy) if item["name"] == names.APPLICATION_CLUSTER]
     called = [[item["name"], item["port"]] for item in proxy["listeners"] if item["direction"] == "egress"]
     certificates = proxy["paths"]["certificates"]
-    started_with = [files[BOOTSTRAP_FILE], application, sorted(called), certificates]
+    # A listener that the kubelet asks must not leave a pod that it asks there.
+    started_with = [files[BOOTSTRAP_FILE], application, sorted(called), certificates, envoy_question(proxy)]
     return names.config_map(proxy["workload"], content_hash(started_with))
 
 

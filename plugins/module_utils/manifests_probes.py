@@ -24,7 +24,7 @@ STARTUP_SECONDS = 120
 
 def envoy_probes(proxy: Item, drain_seconds: int) -> Item:
     """The probes of an Envoy's container. Liveness gives a draining Envoy, which refuses, the time it needs."""
-    asked = _envoy_question(proxy)
+    asked = envoy_question(proxy)
     failures = math.ceil(drain_seconds / LIVENESS_PERIOD) + 3
     return {
         "startupProbe": {**asked, "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": STARTUP_SECONDS},
@@ -52,7 +52,8 @@ def _probed(proxy: Item) -> Item:
     return found
 
 
-def _envoy_question(proxy: Item) -> Item:
+def envoy_question(proxy: Item) -> Item:
+    """What the kubelet asks an Envoy, and where."""
     listener = _probed(proxy)
     if listener["health_path"] is None or listener["protocol"] != "http":
         return {"tcpSocket": {"port": listener["port"]}}

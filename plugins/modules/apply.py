@@ -342,7 +342,7 @@ def go_on(module: AnsibleModule, cluster: kube.Cluster, result: dict[str, Any], 
             kept = "; nothing was pruned" if state["prune"] else ""
             fail(module, f"Not everything was rolled out{kept}:\n{exc}", result)
         result["rollouts"] = told_rollouts(view)
-        if view.unfinished:
+        if not view.finished:
             result["paused"] = state
             return
     prune(module, cluster, result, state)

@@ -35,8 +35,8 @@ def namespace(cluster: kube.Cluster) -> Iterator[str]:
     kube.call(cluster, "DELETE", f"/api/v1/namespaces/{name}")
 
 
-def apply(namespace: str | None, *definition: Object, check: bool = False, **more: Any) -> Object:
-    return run_module("apply", {"namespace": namespace, "definition": list(definition), **more}, check=check)
+def apply(namespace: str, *definition: Object, check: bool = False, **more: Any) -> Object:
+    return run_module("apply", {**more, "namespace": namespace, "definition": list(definition)}, check=check)
 
 
 def outcomes(result: Object) -> dict[str, str]:
@@ -350,3 +350,61 @@ def test_a_set_moves_to_another_namespace(cluster: kube.Cluster, namespace: str)
         assert "pruned" not in outcomes(apply(moved, config_map("a"), **mine)).values()
     finally:
         kube.call(cluster, "DELETE", f"/api/v1/namespaces/{moved}")
+
+
+# Rollouts
+
+GOOD = "localhost/sidecar-mesh/pause:1"
+TALKS = "localhost/sidecar-mesh/coredns:1"
+"""Images that the cluster has. The second says why it ends, without a configuration."""
+
+
+def test_progress_is_shown_and_old_objects_go_last(cluster: kube.Cluster, namespace: str, tmp_path: Path) -> None:
+    stateful = {**deployment("queue", GOOD, 1), "kind": "StatefulSet"}
+    daemon = {**deployment("agent", GOOD), "kind": "DaemonSet"}
+    del daemon["spec"]["replicas"]
+    arguments = {"apply_set": "web", "prune": True, "wait": True, "wait_timeout": 100}
+    definition = [deployment("web", GOOD, 3), stateful, daemon, config_map("goes")]
+    output = play(tmp_path, "apply", {**arguments, "namespace": namespace, "definition": definition})
+    assert f"Deployment {namespace}/web: 3 of 3 replicas updated, 3 available" in output
+    assert f"StatefulSet {namespace}/queue: 1 of 1 replica updated, 1 available" in output
+    assert f"DaemonSet {namespace}/agent: 2 of 2 pods updated, 2 available" in output
+    assert output.count(f"Deployment {namespace}/web: ") > 1
+    # The same without what shows it, and with a failure: what is to be pruned stays.
+    definition[0]["spec"]["template"]["spec"]["containers"][0]["image"] = "localhost/there-is-none:1"
+    failed = apply(namespace, *definition[:-1], **{**arguments, "wait_timeout": 8})
+    assert "Not everything was rolled out; nothing was pruned" in failed["msg"]
+    assert "is not finished after 8 s" in failed["msg"]
+    assert "ErrImagePull" in failed["msg"] or "ImagePullBackOff" in failed["msg"]
+    assert "of the pods of before are still there" in failed["msg"]
+    assert "goes" in names(cluster, namespace)
+    assert {item["name"]: item["done"] for item in failed["rollouts"]} == {"web": False, "queue": True, "agent": True}
+    definition[0]["spec"]["template"]["spec"]["containers"][0]["image"] = GOOD
+    output = play(tmp_path, "apply", {**arguments, "namespace": namespace, "definition": definition[:-1]}, "--diff")
+    assert f"--- before: ConfigMap {namespace}/goes" in output
+    assert "goes" not in names(cluster, namespace)
+    assert not apply(namespace, *definition[:-1], **arguments)["changed"]
+
+
+def test_a_crash_and_a_refused_pod_are_told_before_the_time_is_over(cluster: kube.Cluster, namespace: str) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {"pods": "2"}}}
+    apply(namespace, quota)
+    path = f"/api/v1/namespaces/{namespace}/resourcequotas/few"
+    wait_for(lambda: kube.call(cluster, "GET", path).get("status", {}).get("used"))
+    crashing = deployment("app", TALKS, 1, args=["-conf", "/there/is/none"])
+    result = apply(namespace, crashing, deployment("many", GOOD, 3), wait=True, wait_timeout=115)
+    assert "the rollout will not finish" in result["msg"]
+    assert "pods are refused: FailedCreate" in result["msg"]
+    assert "exceeded quota: few" in result["msg"]
+    # Without a readiness probe it is available for an instant, again and again.
+    second = apply(namespace, crashing, deployment("many", GOOD, 1), wait=True, wait_timeout=115)
+    assert (
+        f"Deployment {namespace}/app: 1 of 1 replica updated, 0 available; the rollout will not finish" in second["msg"]
+    )
+    assert "container app: crashes: exit code 1, restarted " in second["msg"]
+    assert "log: " in second["msg"]
+    assert "/there/is/none" in second["msg"]
+    assert f"Deployment {namespace}/many" not in second["msg"]
+    kube.call(cluster, "PATCH", path, body={"spec": {"hard": {"pods": "9"}}}, content_type=kube.MERGE)
+    third = apply(namespace, deployment("app", GOOD, 1), deployment("many", GOOD, 1), wait=True, wait_timeout=60)
+    assert outcomes(third) == {"Deployment app": "changed", "Deployment many": "unchanged"}

@@ -37,7 +37,7 @@ class Part:
     title: str
     run: Callable[[Log], list[Check]]
     lane: str
-    nice: int = 19
+    nice: int = 10
     after: tuple[str, ...] = (VENV,)
 
 
@@ -52,6 +52,7 @@ PARTS = [
     Part("importer", "galaxy-importer on the built artifact", importer.run, "short"),
     Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run, "sanity"),
     Part("programs", "the programs of the test cluster", cluster.programs, "programs", nice=5, after=()),
+    Part("images", "the images of the test cluster", cluster.images, "programs", nice=5),
     Part("behaviour", "behaviour of real Envoys", pytests.behaviour, "meshes", nice=0),
     Part("molecule", "molecule scenario default", molecule.run, "meshes", nice=0),
     Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, "meshes", nice=0),
@@ -63,7 +64,7 @@ PARTS = [
         cluster.run,
         "meshes",
         nice=0,
-        after=(VENV, "programs", "local", "artifact"),
+        after=(VENV, "programs", "images", "local", "artifact"),
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""The test cluster: its programs, built while other parts run, and the tests on it."""
+"""The test cluster: its programs and images, made while other parts run, and the tests on it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,25 @@ from parts.running import BIN, ROOT, Check, Log, Skipped, pytest
 OUTSIDE = "KUBECONFIG" in os.environ
 """Whether a cluster of the caller's takes the place of ours."""
 BUILD = "from cluster.build import build; build()"
+MAKE_IMAGES = """\
+from cluster.commands import install_packages
+from cluster.images import base_images
+install_packages()
+base_images()
+"""
 CLUSTER = [BIN / "python", "-m", "cluster"]
 FOUND = {"PYTHONPATH": "tests"}
 
 
 def programs(log: Log) -> list[Check]:
     """By the Python that runs this: nothing takes longer, and .venv is not there yet."""
-    if OUTSIDE:
-        raise Skipped("KUBECONFIG names a cluster that needs none of them")
-    _require()
+    _require_ours()
     return [log.check("they are built", [sys.executable, "-c", BUILD], cwd=ROOT / "tests")]
+
+
+def images(log: Log) -> list[Check]:
+    _require_ours()
+    return [log.check("they are made", [BIN / "python", "-c", MAKE_IMAGES], cwd=ROOT / "tests")]
 
 
 def run(log: Log) -> list[Check]:
@@ -39,12 +48,18 @@ def _cluster(log: Log) -> Iterator[str]:
     """The kubeconfig of a cluster that ends with the block, unless it was there before."""
     if not OUTSIDE:
         _require()
-    before = "RUNNING" in log.run([*CLUSTER, "status"], env=FOUND)[1]
+    ours = not OUTSIDE and "RUNNING" not in log.run([*CLUSTER, "status"], env=FOUND)[1]
     try:
         yield log.must([*CLUSTER, "up"], env=FOUND).rpartition("KUBECONFIG=")[2].strip()
     finally:
-        if not OUTSIDE and not before:
+        if ours:
             log.run([*CLUSTER, "down"], env=FOUND)
+
+
+def _require_ours() -> None:
+    if OUTSIDE:
+        raise Skipped("KUBECONFIG names a cluster that has its own")
+    _require()
 
 
 def _require() -> None:
