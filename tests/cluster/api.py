@@ -39,9 +39,10 @@ def apply(api: client.ApiClient, manifests: Path) -> None:
 
 def register(api: client.ApiClient, name: str, pods: str) -> None:
     """Register a node before its kubelet does, with the pod addresses that its CNI plugin gives."""
-    node = {"metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": name}}, "spec": {"podCIDR": pods}}
+    spec = {"podCIDR": pods, "podCIDRs": [pods]}
+    node: Any = {"metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": name}}, "spec": spec}
     try:
-        client.CoreV1Api(api).create_node({**node, "spec": {**node["spec"], "podCIDRs": [pods]}})
+        client.CoreV1Api(api).create_node(node)
     except client.ApiException as problem:
         if problem.status != 409:  # it is there
             raise
@@ -49,7 +50,7 @@ def register(api: client.ApiClient, name: str, pods: str) -> None:
 
 def waiting(api: client.ApiClient) -> list[str]:
     """What is not ready yet: nodes, and pods of the system."""
-    core = client.CoreV1Api(api)
+    core: Any = client.CoreV1Api(api)
     nodes = core.list_node().items
     pods = core.list_namespaced_pod("kube-system").items
     return [thing.metadata.name for thing in [*nodes, *pods] if not _is_ready(thing)] if nodes and pods else ["DNS"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kubernetes import client
@@ -23,9 +24,10 @@ class Cluster:
     @property
     def nodes(self) -> Mapping[str, str]:
         """The nodes' names and addresses; node ports answer there."""
+        core: Any = client.CoreV1Api(self.api)
         return {
             node.metadata.name: next(each.address for each in node.status.addresses if each.type == "InternalIP")
-            for node in client.CoreV1Api(self.api).list_node().items
+            for node in core.list_node().items
         }
 
     @contextmanager

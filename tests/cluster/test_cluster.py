@@ -107,8 +107,9 @@ def test_a_node_port_answers_on_every_node_and_the_api_server_reaches_the_pod(cl
     for address in cluster.nodes.values():
         url = f"http://{address}:{made.spec.ports[0].node_port}{PAGE}"
         assert eventually(lambda url=url: status_of(url) == 200, 10)
-    proxied = core.connect_get_namespaced_pod_proxy_with_path(f"{pod.metadata.name}:8080", namespace, PAGE[1:])
-    assert pod.metadata.name in proxied
+    asked = core.connect_get_namespaced_pod_proxy_with_path
+    answer = asked(f"{pod.metadata.name}:8080", namespace, PAGE[1:], _preload_content=False)
+    assert answer.data.decode().strip() == pod.metadata.name
     assert "GET /etc/hostname" in core.read_namespaced_pod_log(pod.metadata.name, namespace)
 
 
