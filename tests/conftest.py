@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,11 +76,5 @@ def cluster() -> Iterator[Any]:
 @pytest.fixture
 def namespace(cluster: Any) -> Iterator[str]:
     """A new namespace that admits restricted pods only; it goes with all that is in it."""
-    from kubernetes import client
-
-    core = client.CoreV1Api(cluster.api)
-    name = f"test-{secrets.token_hex(4)}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    core.create_namespace({"metadata": {"name": name, "labels": labels}})
-    yield name
-    core.delete_namespace(name)
+    with cluster.new_namespace() as name:
+        yield name

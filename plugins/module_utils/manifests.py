@@ -161,12 +161,17 @@ def _config_map_name(proxy: Item, files: Files) -> str:
     """Its hash is of what a pod is started with: a change of it, and of nothing else, replaces pods."""
     if proxy["delivery"] == "static":
         return names.config_map(proxy["workload"], content_hash(files))
-    application = [item for item in clusters(proxy) if item["name"] == names.APPLICATION_CLUSTER]
+    application = [_reached_by(item) for item in clusters(proxy) if item["name"] == names.APPLICATION_CLUSTER]
     called = [[item["name"], item["port"]] for item in proxy["listeners"] if item["direction"] == "egress"]
     certificates = proxy["paths"]["certificates"]
     # A listener that the kubelet asks must not leave a pod that it asks there.
     started_with = [files[BOOTSTRAP_FILE], application, sorted(called), certificates, envoy_question(proxy)]
     return names.config_map(proxy["workload"], content_hash(started_with))
+
+
+def _reached_by(cluster: Item) -> Item:
+    """Address and protocol, which change with the application; a cluster's times, say, running pods can take."""
+    return {key: cluster.get(key) for key in ("load_assignment", "typed_extension_protocol_options")}
 
 
 def _service_port(name: str, port: int, protocol: str | None) -> Item:

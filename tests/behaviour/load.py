@@ -72,7 +72,9 @@ class Report:
     def must_be_whole(self, count: int = 1, share: float = 0) -> None:
         """Fails unless so many requests were sent and every one was answered, but for a share."""
         shown = "\n".join(f"  {failure}" for failure in self.failures[:20])
-        assert len(self.failures) <= share * self.count, f"{len(self.failures)} of {self.count} requests failed:\n{shown}"
+        assert len(self.failures) <= share * self.count, (
+            f"{len(self.failures)} of {self.count} requests failed:\n{shown}"
+        )
         assert self.count >= count, f"only {self.count} requests were sent, {count} were wanted"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,16 @@ class Cluster:
             node.metadata.name: next(each.address for each in node.status.addresses if each.type == "InternalIP")
             for node in core.list_node().items
         }
+
+    @contextmanager
+    def new_namespace(self) -> Iterator[str]:
+        """A namespace that admits restricted pods only; it goes with all that is in it."""
+        core = client.CoreV1Api(self.api)
+        name = f"test-{secrets.token_hex(4)}"
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        core.create_namespace({"metadata": {"name": name, "labels": labels}})
+        yield name
+        core.delete_namespace(name)
 
     def stop(self, *components: str) -> None:
         """Stop components, such as "apiserver" or "kubelet-1" (`python -m cluster status` lists them)."""
