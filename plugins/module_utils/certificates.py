@@ -1,10 +1,11 @@
 # Copyright: (c) 2026, sidecar.mesh contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Certificates that front proxies serve: the names they are for, and what is wrong with a Secret that holds one."""
+"""Certificates that front proxies serve: the names they are for, their Secrets, and what is wrong with one."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,9 @@ Names = dict[str, list[str]]
 
 KEYS = ("tls.crt", "tls.key")
 """What Envoy reads of a Secret."""
+
+ANNOTATION = "sidecar.mesh/certificate"
+"""Digest of the certificate as it was written: another one since then is somebody else's."""
 
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+")
 _LOCAL = ("DNS:localhost", "IP:127.0.0.1")
@@ -40,6 +44,33 @@ def served_names(model: Item) -> Names:
         secret: [*_LOCAL, *(f"DNS:{name}" for name in sorted(hosts - {"localhost"}))]
         for secret, hosts in sorted(found.items())
     }
+
+
+def tls_secrets(contents: dict[str, str], secrets: list[str], labels: Item) -> list[Item]:
+    """The Secrets of certificates, as manifests without a namespace.
+
+    ``contents``: files of the folder of certificates in base64, by their paths in it; a certificate that is not there
+    yet makes no Secret.
+    """
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "kubernetes.io/tls",
+            "metadata": {
+                "name": name,
+                "labels": {"app.kubernetes.io/name": name, **labels},
+                "annotations": {ANNOTATION: hashlib.sha256(contents[f"{name}/tls.crt"].encode()).hexdigest()},
+            },
+            "data": {
+                "tls.crt": contents[f"{name}/tls.crt"],
+                "tls.key": contents[f"{name}/tls.key"],
+                "ca.crt": contents["authority/tls.crt"],
+            },
+        }
+        for name in secrets
+        if contents.get(f"{name}/tls.crt")
+    ]
 
 
 def secret_problems(

@@ -53,8 +53,8 @@ options:
         default: ''
   registry:
     description:
-      - Where references begin, such as V(registry.example.com/shop). Without one that is C(localhost), for images that no
-        registry has.
+      - Where references begin, such as V(registry.example.com/shop). Without one that is C(localhost), for images
+        that no registry has.
     type: str
     default: ''
   args:
