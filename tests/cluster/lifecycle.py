@@ -13,7 +13,7 @@ from kubernetes import client
 from cluster import api, cgroups, components, images, network, supervision
 from cluster.build import build
 from cluster.commands import install_packages, require_root
-from cluster.places import DNS, DOMAIN, HERE, KUBECONFIG, NODES, STATE
+from cluster.places import DNS, DOMAIN, HERE, IMAGES, KUBECONFIG, NODES, PROGRAMS, STATE
 
 
 def up() -> Path:
@@ -28,6 +28,8 @@ def up() -> Path:
     archives = images.base_images().values()
     started = time.monotonic()
     STATE.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _link(PROGRAMS, programs)
+    _link(IMAGES, images.FOLDER)
     logs = f"Logs: {supervision.LOGS}"
     network.make()
     cgroups.make()
@@ -51,6 +53,12 @@ def up() -> Path:
     api.wait_for("A pod answers", _resolves, 120, help_at=logs)
     print(f"The cluster is ready after {time.monotonic() - started:.0f} s", flush=True)
     return KUBECONFIG
+
+
+def _link(path: Path, target: Path) -> None:
+    """For those who know the cluster by its kubeconfig only."""
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
 
 
 def down() -> None:

@@ -16,6 +16,8 @@ STATE = CACHE / "cluster"
 MEMORY = STATE / "memory"
 """A tmpfs: etcd's data, which wants fast disks, and the nodes' namespaces, which want a mount of their own."""
 KUBECONFIG = STATE / "kubeconfig"
+PROGRAMS, IMAGES = STATE / "programs", STATE / "images"
+"""Links to what was built."""
 
 BRIDGE = "smk8s"
 HOST = "10.240.0.1"
