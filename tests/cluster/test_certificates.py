@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import yaml
 from behaviour.certificates import Authority
-from cluster.plays import Item, Play, cluster_file, must_run, namespace, run_role
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store
 from kubernetes import client
+
+from cluster.plays import Item, Play, cluster_file, must_run, namespace, run_role
 
 NAMES = ["DNS:shop.example.com", "IP:10.0.0.1"]
 
