@@ -23,6 +23,7 @@ try:
     import kubernetes
     import urllib3
     import websocket
+    from urllib3._collections import HTTPHeaderDict  # urllib3 1 has it nowhere else
 
     HAS_KUBERNETES = True
 except ImportError:
@@ -151,7 +152,7 @@ def connect(params: Object, workers: int = WORKERS) -> Cluster:
             f"no connection to a cluster: {exc}; name a kubeconfig that is there (kubeconfig, K8S_AUTH_KUBECONFIG or "
             "KUBECONFIG), or host with api_key"
         ) from exc
-    headers = urllib3.HTTPHeaderDict({"Accept": "application/json", "User-Agent": "sidecar.mesh"})
+    headers = HTTPHeaderDict({"Accept": "application/json", "User-Agent": "sidecar.mesh"})
     if options["impersonate_user"]:
         headers.add("Impersonate-User", options["impersonate_user"])
     for group in options["impersonate_groups"] or []:
@@ -266,7 +267,7 @@ def text(
     while True:
         error, wait = None, delay
         try:
-            response = cluster.pool.request(
+            response = cluster.pool.urlopen(
                 method,
                 address,
                 body=data,
@@ -431,4 +432,6 @@ def missing_right(error: ApiError) -> str | None:
 
 def why(error: ApiError) -> str:
     """An error in one line, with the remedy where the API server's words lack it."""
+    if error.status == 401:
+        return "the API server does not accept who asks; renew the token or the client certificate"
     return missing_right(error) or " ".join(error.message.split())
