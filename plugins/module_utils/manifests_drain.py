@@ -39,7 +39,7 @@ def sleep(duration: int) -> Item:
 
 def fail_and_wait(image: str, admin_port: int, duration: int) -> Item:
     """Envoy's health check fails, by which it closes connections as they fall idle; then it serves on for a while."""
-    if SHELLESS in image.rpartition(":")[2] or SHELLESS in image.rpartition("/")[2]:
+    if not has_shell(image):
         return sleep(duration)
     # The image has bash, and nothing that speaks HTTP. The subshell, because a failing exec would end the shell.
     request = (
@@ -49,6 +49,10 @@ def fail_and_wait(image: str, admin_port: int, duration: int) -> Item:
         f"(exec 3<>/dev/tcp/127.0.0.1/{admin_port}; printf '{request}' >&3; read -r -t 5 <&3); exec sleep {duration}"
     )
     return {"preStop": {"exec": {"command": ["/bin/bash", "-c", script]}}}
+
+
+def has_shell(image: str) -> bool:
+    return SHELLESS not in image.rpartition(":")[2] and SHELLESS not in image.rpartition("/")[2]
 
 
 def drain_seconds(envoy: Item) -> int:

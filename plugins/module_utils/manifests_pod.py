@@ -172,7 +172,7 @@ def _envoy(proxy: Item, mesh: Item, wait: int, *, on_host: bool = False) -> Item
             "lifecycle": fail_and_wait(image, envoy["admin_port"], wait),
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "volumeMounts": [*_envoy_mounts(proxy), *envoy["volume_mounts"]],
-            **envoy_probes(proxy, wait + drain_seconds(envoy)),
+            **envoy_probes(proxy, image, wait + drain_seconds(envoy)),
         }
     )
 

@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils.check import check_fields
+from ansible_collections.sidecar.mesh.plugins.module_utils.manifests_drain import has_shell
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema_pod import PROBE
 from ansible_collections.sidecar.mesh.plugins.module_utils.values import present, seconds
 
@@ -20,17 +21,48 @@ Item = dict[str, Any]
 HEALTH_HEADER = {"name": "x-envoy-livenessprobe", "value": "healthz"}
 LIVENESS_PERIOD = 10
 STARTUP_SECONDS = 120
+LOOKUPS = 20
+"""How often an Envoy asks DNS in vain for an upstream before it begins without."""
+# Clusters that do not ask DNS attempt nothing. Names are not given: pods would be replaced whenever a cluster is new.
+_STARTED = r"""exec 3<>/dev/tcp/127.0.0.1/%(port)d || exit 1
+printf 'GET /stats?filter=state%%%%7Cupdate_ HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n' >&3
+declare -A tries
+while read -r -t 2 name value; do
+  case $name in
+    server.state:) state=${value%%$'\r'} ;;
+    cluster.*.update_attempt:) tries[${name%%attempt:}]=$value ;;
+    cluster.*.update_success:) [[ $value = 0* ]] && late+=" ${name%%success:}" ;;
+  esac
+done <&3
+[[ $state = 0 ]] || exit 1
+for name in $late; do
+  [[ ${tries[$name]:-0} -eq 0 || ${tries[$name]} -ge %(often)d ]] || exit 1
+done
+"""
 
 
-def envoy_probes(proxy: Item, drain_seconds: int) -> Item:
+def envoy_probes(proxy: Item, image: str, drain_seconds: int) -> Item:
     """The probes of an Envoy's container. Liveness gives a draining Envoy, which refuses, the time it needs."""
     asked = envoy_question(proxy)
     failures = math.ceil(drain_seconds / LIVENESS_PERIOD) + 3
     return {
-        "startupProbe": {**asked, "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": STARTUP_SECONDS},
+        "startupProbe": {
+            **(_started(proxy["envoy"]["admin_port"]) if has_shell(image) else asked),
+            "periodSeconds": 1,
+            "timeoutSeconds": 5,
+            "failureThreshold": STARTUP_SECONDS,
+        },
         "readinessProbe": {**asked, "periodSeconds": 5, "timeoutSeconds": 2, "failureThreshold": 3},
         "livenessProbe": {**asked, "periodSeconds": LIVENESS_PERIOD, "timeoutSeconds": 2, "failureThreshold": failures},
     }
+
+
+def _started(admin_port: int) -> Item:
+    """Envoy is live, and has found its upstreams in DNS, or asked for them long enough.
+
+    Without an answer it would begin all the same and refuse requests, such as while a node is drained on which DNS ran.
+    """
+    return {"exec": {"command": ["/bin/bash", "-c", _STARTED % {"port": admin_port, "often": LOOKUPS}]}}
 
 
 def envoy_port(proxy: Item) -> int:

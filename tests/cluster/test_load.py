@@ -198,7 +198,7 @@ def test_renewal_of_a_certificate(mesh: Mesh) -> None:
 
     (old,) = served()
     with mesh.load("renewal of a certificate", port=HTTPS, tls=True), mesh.unmoved():
-        mesh.must_run(certificates_renew_days=360, certificates_days=370)
+        mesh.must_run(certificates_renew_days=400, certificates_days=500)
         written = time.monotonic()
         wait_until(lambda: old not in served(), "every pod serves the new certificate", 120)
         print(f"certificate: every pod serves the new one {time.monotonic() - written:.1f} s after the run")

@@ -135,7 +135,7 @@ def test_the_application_starts_when_its_sidecar_is_ready_and_listens_where_the_
     spec = pod(manifests(shop())["shop"])
     (sidecar,), (application,) = spec["initContainers"], spec["containers"]
     assert sidecar["restartPolicy"] == "Always"
-    assert sidecar["startupProbe"]["httpGet"]["port"] == 8786
+    assert "update_success" in sidecar["startupProbe"]["exec"]["command"][-1]
     assert application["env"] == [
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         {"name": "BIND_ADDRESS", "value": "0.0.0.0"},
