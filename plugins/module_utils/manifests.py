@@ -79,7 +79,7 @@ def image(service: Item, mesh: Item) -> str:
 
 
 def _service(service: Item, proxy: Item | None, files: Files, mesh: Item) -> Item:
-    config_map = _config_map_name(proxy, files) if proxy else ""
+    config_map = _config_map_name(proxy, files, service["upstreams"]) if proxy else ""
     spec = service_pod(service, proxy, image(service, mesh), config_map, mesh)
     ports = [_service_port(names.APPLICATION_CONTAINER, service["port"], _APP_PROTOCOLS.get(service["protocol"]))]
     if proxy:
@@ -90,7 +90,7 @@ def _service(service: Item, proxy: Item | None, files: Files, mesh: Item) -> Ite
 
 
 def _front(front: Item, proxy: Item, files: Files, mesh: Item) -> Item:
-    config_map = _config_map_name(proxy, files)
+    config_map = _config_map_name(proxy, files, [])
     expose, kind = front["expose"], services.exposed_as(front)
     network = present(
         {
@@ -157,12 +157,16 @@ def _rolling_update(workload: Item) -> Item:
     return {"maxSurge": "25%", "maxUnavailable": 0}
 
 
-def _config_map_name(proxy: Item, files: Files) -> str:
-    """Its hash is of what a pod is started with: a change of it, and of nothing else, replaces pods."""
+def _config_map_name(proxy: Item, files: Files, upstreams: list[Item]) -> str:
+    """Its hash is of what a pod is started with: a change of it, and of nothing else, replaces pods.
+
+    ``upstreams``: those that the application knows, by name and port.
+    """
     if proxy["delivery"] == "static":
         return names.config_map(proxy["workload"], content_hash(files))
     application = [_reached_by(item) for item in clusters(proxy) if item["name"] == names.APPLICATION_CLUSTER]
     called = [[item["name"], item["port"]] for item in proxy["listeners"] if item["direction"] == "egress"]
+    called += [[item["service"], item["port"] or 0] for item in upstreams]
     certificates = proxy["paths"]["certificates"]
     # A listener that the kubelet asks must not leave a pod that it asks there.
     started_with = [files[BOOTSTRAP_FILE], application, sorted(called), certificates, envoy_question(proxy)]

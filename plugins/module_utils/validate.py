@@ -95,7 +95,7 @@ class Report:
 
 
 def with_stand_ins(config: Config, certificate: str, key: str) -> Config:
-    """The config as it would read one certificate and one key in place of all: those of pods are not on this machine."""
+    """The config with one certificate and one key in place of all: those of pods are not on this machine."""
 
     def stand_in(text: str) -> str:
         return _FILENAME.sub(lambda found: found[1] + (key if found[2].endswith(".key") else certificate), text)

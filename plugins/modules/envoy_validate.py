@@ -59,8 +59,8 @@ options:
     default: false
   stand_ins:
     description:
-      - A certificate and a key to read in place of every certificate and key that the configs name, because those are in
-        pods, and not on this machine.
+      - A certificate and a key to read in place of every certificate and key that the configs name, because those are
+        in pods, and not on this machine.
     type: dict
     suboptions:
       certificate:

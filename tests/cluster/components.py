@@ -146,8 +146,8 @@ def _apiserver() -> dict[str, object]:
 def _controller_manager() -> dict[str, object]:
     return {
         "kubeconfig": kubeconfig_of("system:kube-controller-manager"),
-        # Away from the API server for long it ends, as in other clusters, and begins anew. If it went on, it would count
-        # all nodes as lost when the API server is back, before it has read that they are not.
+        # Away from the API server for long it ends, as in other clusters, and begins anew. If it went on, it would
+        # count all nodes as lost when the API server is back, before it has read that they are not.
         "leader-elect": "true",
         "root-ca-file": AUTHORITY,
         "service-account-private-key-file": SERVICE_ACCOUNT_KEY,
