@@ -700,8 +700,8 @@ PLAYBOOKS: Fields = {
         "type": "str",
         "choices": ("remove", "keep"),
         "description": (
-            "What becomes of the mesh where this inventory ran it before, once its name, namespace or engine is another; playbook "
-            "C(mesh) asks for it then."
+            "What becomes of the mesh where this inventory ran it before, once name, namespace or engine are others. "
+            "Playbook C(mesh) asks."
         ),
     },
 }
