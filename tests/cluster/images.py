@@ -168,6 +168,8 @@ def _write_archive(archive: Path, image: str, layers: Sequence[Path], config: Ma
         "os": "linux",
         "config": dict(config),
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in digests]},
+        # Builders upon it want an entry for each layer.
+        "history": [{"created_by": layer.name} for layer in layers],
     }
     names = [f"{digest}.tar" for digest in digests]
     manifest = [{"Config": "config.json", "RepoTags": [image], "Layers": names}]
