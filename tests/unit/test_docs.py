@@ -226,6 +226,7 @@ def test_commands_exist(page: Path) -> None:
     assert {*re.findall(r"ansible-playbook sidecar\.mesh\.(\w+)", text)} <= {path.stem for path in PLAYBOOKS}
     known = {*FILTERS, *(role.name for role in ROLES), *(path.stem for path in PLAYBOOKS)}
     known |= {path.stem for path in (ROOT / "plugins" / "modules").glob("*.py")}
+    known |= set(yaml.safe_load((ROOT / "meta" / "runtime.yml").read_text())["action_groups"])
     assert set(re.findall(r"sidecar\.mesh\.(\w+)", text)) - {"git"} <= known
 
 
@@ -309,7 +310,7 @@ def plays() -> Iterator[tuple[str, Data]]:
     for page in PAGES:
         for number, text in enumerate(blocks(page, "yaml")):
             data = yaml.safe_load(text)
-            if isinstance(data, list) and "tasks" in data[0] and "include_role" not in text:
+            if isinstance(data, list) and "tasks" in data[0] and not re.search(r"include_role|kubeconfig", text):
                 yield f"{title(page)}-{number}", data[0]
 
 
