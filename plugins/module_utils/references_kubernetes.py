@@ -71,7 +71,7 @@ def _metrics(path: str, envoy: Item, mesh: Item) -> Iterator[str]:
 
 
 def _idle(path: str, item: Item) -> Iterator[str]:
-    kind = next(key for key in ("endpoints", "host", "versions") if item[key])
+    kind = " or ".join(key for key in ("endpoints", "host", "versions") if item[key])
     given = [key for key in ("build", "allow_from", "allow_to", "kubernetes_patch") if item[key]]
     given += ["probes"] if any(item["probes"].values()) else []
     for key in given:

@@ -99,7 +99,8 @@ def _opened(url: str, method: str, headers: dict[str, str], insecure: bool) -> A
     if not url.startswith(("https://", "http://")):
         raise ValueError(f"{url}: is no address of HTTP")
     request = urllib.request.Request(url, headers=headers, method=method)  # noqa: S310
-    return urllib.request.urlopen(request, timeout=TIMEOUT, context=context)  # noqa: S310
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+    return opener.open(request, timeout=TIMEOUT)
 
 
 def credentials(host: str, path: str, auth_file: str = "") -> str:

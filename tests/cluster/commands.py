@@ -28,7 +28,9 @@ class Missing(Exception):  # noqa: N818 - the machine lacks it, nothing failed
 def run(*command: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
     """Run a command and return its output; what it said is in the error if it fails."""
     words = [str(word) for word in command]
-    done = subprocess.run(words, env={**os.environ, **(env or {})}, cwd=cwd, capture_output=True, text=True)
+    done = subprocess.run(
+        words, env={**os.environ, **(env or {})}, cwd=cwd, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}".rstrip())
     return done.stdout
@@ -36,7 +38,7 @@ def run(*command: object, env: Mapping[str, str] | None = None, cwd: Path | None
 
 def tried(*command: object) -> bool:
     """Whether a command succeeds; nobody cares why it does not."""
-    return not subprocess.run([str(word) for word in command], capture_output=True).returncode
+    return not subprocess.run([str(word) for word in command], capture_output=True, check=False).returncode
 
 
 def require_root() -> None:

@@ -85,7 +85,7 @@ def write_secrets() -> None:
 def write_kubeconfigs() -> None:
     """Write a kubeconfig for each user; the API server has written its certificate."""
     for line in TOKENS.read_text().splitlines():
-        token, user, *_ = line.split(",")
+        token, user, *_rest = line.split(",")
         cluster = {"server": API_SERVER, "certificate-authority": str(AUTHORITY)}
         config = {
             "apiVersion": "v1",

@@ -78,7 +78,7 @@ def given() -> Path | None:
 def _registered(connection: client.ApiClient) -> bool:
     for node in NODES:
         api.register(connection, node.name, node.pods)
-    api.apply(connection, HERE / "coredns.yaml")
+    api.apply(connection, HERE / "coredns.manifests")
     return True
 
 

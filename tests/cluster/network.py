@@ -60,7 +60,7 @@ def remove() -> None:
             Path(own).rmdir()
     if BEFORE.exists():
         for line in BEFORE.read_text().splitlines():
-            name, _, value = line.partition(" = ")
+            name, _equals, value = line.partition(" = ")
             _sysctl(name).write_text(value)
 
 

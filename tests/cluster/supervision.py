@@ -64,7 +64,7 @@ def launch(commands: Mapping[str, Sequence[str]], programs: Path) -> None:
     CONFIGURATION.write_text("\n".join(sections) + "\n")
     if running():
         with _server() as supervisor:
-            (added, changed, removed), *_ = supervisor.reloadConfig()
+            (added, changed, removed), *_rest = supervisor.reloadConfig()
             for name in [*changed, *removed]:
                 supervisor.stopProcessGroup(name)
                 supervisor.removeProcessGroup(name)

@@ -124,7 +124,7 @@ def mesh(namespace: str) -> Data:
 
 def opened(cluster: Cluster, namespace: str, pod: str, addresses: dict[str, str]) -> set[tuple[str, int]]:
     said = execute(cluster, namespace, pod, "python", "-c", CALLS, json.dumps(addresses), json.dumps(PORTS))
-    return {(name, port) for name, port in yaml.safe_load(said)}
+    return set(map(tuple, yaml.safe_load(said)))
 
 
 def test_each_edge_is_open_and_no_other(cluster: Cluster, namespace: str) -> None:
