@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
 demo: $(VENV)/.demo ## Start the five systems on this machine and prove that each works
@@ -24,6 +24,10 @@ demo: $(VENV)/.demo ## Start the five systems on this machine and prove that eac
 .PHONY: verify
 verify: $(VENV)/.demo ## Prove again that each system works; changes nothing
 	@$(PLAYBOOK) playbooks/verify.yml
+
+.PHONY: status
+status: $(VENV)/.demo ## Show replicas, the configuration each Envoy has accepted, and certificates (engine kubernetes)
+	@$(PLAYBOOK) playbooks/status.yml
 
 .PHONY: reset
 reset: $(VENV)/.demo ## Stop the systems and remove everything the demo made outside this folder
@@ -56,6 +60,15 @@ sanity: ## Run ansible-test sanity on the oldest and the newest supported ansibl
 .PHONY: bench
 bench: $(VENV)/.test ## Measure speed against floors, into docs/speed.md; PARTS=render measures some of it
 	@PYTHONPATH=tests:.collections PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python -m bench $(PARTS)
+
+# Its programs are built once; KUBECONFIG=... names another cluster, which then is only asked whether it answers.
+.PHONY: cluster
+cluster: $(VENV)/.test ## Start a Kubernetes of two nodes on this machine (as root, needs Go) and tell its kubeconfig
+	@PYTHONPATH=tests PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python -m cluster up
+
+.PHONY: cluster-down
+cluster-down: $(VENV)/.test ## End that Kubernetes; what was built for it stays
+	@PYTHONPATH=tests PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python -m cluster down
 
 .PHONY: docs
 docs: $(VENV)/.demo ## Generate the role READMEs' variables and the variable reference

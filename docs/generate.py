@@ -34,7 +34,7 @@ Field = dict[str, Any]
 
 SCHEMA_FILE = "docs/inventory.schema.json"
 
-SET_BY_ROLES = ("resting", "state_path")
+SET_BY_ROLES = ("images", "resting", "state_path")
 """Settings of the model that are no variables of an inventory."""
 
 WORDS = {"str": "string", "int": "integer", "bool": "boolean", "bytes": "size"}
@@ -100,7 +100,8 @@ Whatever needs a look at more than one value, such as names that exist, only the
 PATCH_TITLE = "Patches"
 MESH_TITLE = "The mesh"
 MESH_TEXT = """\
-The playbooks run on `localhost`, or on the hosts of the pattern `mesh_hosts`.
+The playbooks read these as well:
+
 """
 
 EXAMPLES = {
@@ -238,6 +239,7 @@ class Reference:
         self._port = (shapes.PORT["minimum"], shapes.PORT["maximum"])
         inventory = {name: field for name, field in schema.MESH.items() if name not in SET_BY_ROLES}
         self._mesh = {f"mesh_{name}": field for name, field in inventory.items()}
+        self._playbooks: dict[str, Field] = schema.PLAYBOOKS
         self._lists: dict[str, Field] = {**schema.SECTIONS, "mesh_checks": schema.CHECKS}
         self._uses = Counter(
             id(fields) for field in [*self._mesh.values(), *self._lists.values()] for fields in _all_fields(field)
@@ -251,7 +253,8 @@ class Reference:
         introduction = INTRODUCTION.format(
             name=self._patterns["dns_label"][1], port=self._port, schema=schema_address()
         )
-        parts = [introduction, self._contents(), f"## {MESH_TITLE}\n", self._table(self._mesh), MESH_TEXT]
+        parts = [introduction, self._contents(), f"## {MESH_TITLE}\n", self._table(self._mesh)]
+        parts += [MESH_TEXT, self._table(self._playbooks)]
         parts += [self._text(section) for section in mesh]
         for name, sections in lists.items():
             field = self._lists[name]
@@ -496,7 +499,7 @@ def json_schema() -> str:
     document = made.document(
         "Variables of a sidecar.mesh inventory",
         schema_address(),
-        {**settings, **tables.SECTIONS, "mesh_checks": tables.CHECKS},
+        {**settings, **tables.PLAYBOOKS, **tables.SECTIONS, "mesh_checks": tables.CHECKS},
     )
     return f"{json.dumps(document, indent=1, ensure_ascii=False)}\n"
 

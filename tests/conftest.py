@@ -56,3 +56,25 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
     write_certificate(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """A real Kubernetes, as cluster.handle.Cluster: that of KUBECONFIG, else that of `make cluster`, which goes on."""
+    from cluster import api, lifecycle
+    from cluster.commands import Missing
+    from cluster.handle import Cluster
+
+    try:
+        kubeconfig = lifecycle.up()
+    except Missing as reason:
+        pytest.skip(str(reason))
+    with api.connected(kubeconfig) as connection:
+        yield Cluster(kubeconfig, connection)
+
+
+@pytest.fixture
+def namespace(cluster: Any) -> Iterator[str]:
+    """A new namespace that admits restricted pods only; it goes with all that is in it."""
+    with cluster.new_namespace() as name:
+        yield name

@@ -18,7 +18,10 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import CLUS
 Stats = dict[str, str]
 
 _TIMEOUT = 5.0
-_STATS = r"(version_text|update_rejected|update_failure|warming_clusters|total_listeners_warming)$"
+_STATS = (
+    r"(version_text|update_rejected|update_failure|warming_clusters|total_listeners_warming"
+    r"|days_until_first_cert_expiring)$"
+)
 
 
 class UnreachableError(OSError):
@@ -108,7 +111,7 @@ def _scope(name: str) -> str:
     if name == LISTENERS_FILE:
         return "listener_manager.lds"
     kind, _rest, resource = name.removesuffix(".yaml").partition(".")
-    return f"cluster.{resource}" if kind == "eds" else f".{kind}.{resource}"
+    return f"cluster.{resource}" if kind == "eds" else f"{kind}.{resource}"
 
 
 def _error_details(value: Any) -> list[str]:

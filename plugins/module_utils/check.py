@@ -115,6 +115,11 @@ def _fits(pattern: str, text: str) -> bool:
             return "%" not in text and bool(ipaddress.ip_address(text))
         except ValueError:
             return False
+    if pattern == "cidr":
+        try:
+            return "/" in text and bool(ipaddress.ip_network(text))
+        except ValueError:
+            return False
     return re.fullmatch(PATTERNS[pattern][0], text) is not None
 
 

@@ -26,7 +26,11 @@ ENDPOINTS = "envoy.config.endpoint.v3.ClusterLoadAssignment"
 CERTIFICATE = "envoy.extensions.transport_sockets.tls.v3.Secret"
 
 
-def proxy_files(proxy: dict[str, Any]) -> dict[str, str]:
+Files = dict[str, str]
+"""Text by file name."""
+
+
+def proxy_files(proxy: dict[str, Any]) -> Files:
     """``{file name: text}`` of one proxy's config folder, names without a path."""
     start = {
         BOOTSTRAP_FILE: envoy_yaml.dump(bootstrap(proxy)),

@@ -15,6 +15,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import argu
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash
 from ansible_collections.sidecar.mesh.plugins.module_utils.local import DNS_PORT, dns_address
 from ansible_collections.sidecar.mesh.plugins.module_utils.selection import SelectionError
+from ansible_collections.sidecar.mesh.plugins.module_utils.served import mesh_certificates
 from ansible_collections.sidecar.mesh.plugins.module_utils.values import seconds
 
 Item = dict[str, Any]
@@ -49,13 +50,8 @@ def local_plan(model: Item, paths: Item) -> Item:
         "binaries": list(_binaries(model, paths)),
         "zone": zone(model),
         "applications": sorted({name for service in model["services"] for name in _shipped(service)}),
-        "certificates": _served(model),
+        "certificates": list(mesh_certificates(model)),
     }
-
-
-def _served(model: Item) -> list[str]:
-    listeners = [listener for proxy in model["proxies"] for listener in proxy["listeners"]]
-    return sorted({listener["tls"] for listener in listeners if listener["tls"]})
 
 
 def zone(model: Item) -> Item:

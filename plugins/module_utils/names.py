@@ -53,3 +53,52 @@ def secret_file(secret: str) -> str:
 def upstream_variable(service: str) -> str:
     """Environment variable that tells an application where its sidecar listens for one upstream."""
     return f"UPSTREAM_{service.upper().replace('-', '_')}"
+
+
+# Kubernetes
+
+APPLICATION_CONTAINER = "application"
+ENVOY_CONTAINER = "envoy"
+CONTAINERS = (APPLICATION_CONTAINER, ENVOY_CONTAINER)
+OWN_VOLUMES = "mesh-"
+"""How names of volumes begin that are not the user's."""
+SIDECAR, FRONT_PROXY, NETWORK_POLICY, CERTIFICATE = "sidecar", "front-proxy", "network-policy", "certificate"
+"""Values of the label app.kubernetes.io/component."""
+MANAGER = "sidecar.mesh"
+HASH_LENGTH = 8
+_RECOMMENDED = "app.kubernetes.io/"
+WORKLOAD_LABEL, MESH_LABEL, COMPONENT_LABEL = (f"{_RECOMMENDED}{name}" for name in ("name", "part-of", "component"))
+
+
+def selector(workload: str) -> dict[str, str]:
+    """What all pods of a workload have, and nothing else has. A Deployment's selector cannot be changed."""
+    return {"app": workload}
+
+
+def labels(mesh: str, workload: str, component: str) -> dict[str, str]:
+    """Labels of every object. Source: Kubernetes docs, "Recommended Labels"."""
+    return {
+        WORKLOAD_LABEL: workload,
+        MESH_LABEL: mesh,
+        f"{_RECOMMENDED}managed-by": MANAGER,
+        COMPONENT_LABEL: component,
+    }
+
+
+def is_own_label(key: str) -> bool:
+    return key == "app" or key.startswith(_RECOMMENDED)
+
+
+def port_name(kind: str, port: int) -> str:
+    """Of a Service or container, where 15 characters are the most. Source: RFC 6335, service names."""
+    return f"{kind}-{port}"
+
+
+def config_map(workload: str, content: str) -> str:
+    """``content``: hash of what a pod is started with."""
+    return f"{workload}-envoy-{content[:HASH_LENGTH]}"
+
+
+def network_policy(workload: str, content: str) -> str:
+    """``content``: hash of the policy, so that a new one is there before the old one goes."""
+    return f"{workload}-{content[:HASH_LENGTH]}"

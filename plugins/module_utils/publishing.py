@@ -52,11 +52,19 @@ def steps(old: Files, new: Files) -> list[Files]:
     waiting = _taking_over(listeners_new, listeners_old)
     replaced = _taking_over(listeners_old, listeners_new)
 
-    first = _xds({**clusters_new, **clusters_old}, listeners_old)
-    second = _xds({**clusters_new, **clusters_old}, {**_without(listeners_new, waiting), **listeners_old})
-    third = _xds({**clusters_old, **clusters_new}, {**_without(listeners_new, waiting), **listeners_old})
-    fourth = _xds({**clusters_old, **clusters_new}, {**_without(listeners_old, replaced), **listeners_new})
-    fifth = _xds({**clusters_old, **clusters_new}, listeners_new)
+    def xds(clusters: dict[str, Any], listeners: dict[str, Any]) -> Files:
+        """As texts; those of before and after where they say the same, for another order would be another step."""
+        made = _xds(clusters, listeners)
+        for files, theirs in ((new, (clusters_new, listeners_new)), (old, (clusters_old, listeners_old))):
+            same = {CLUSTERS_FILE: clusters == theirs[0], LISTENERS_FILE: listeners == theirs[1]}
+            made |= {name: files[name] for name in made if same[name] and name in files}
+        return made
+
+    first = xds({**clusters_new, **clusters_old}, listeners_old)
+    second = xds({**clusters_new, **clusters_old}, {**_without(listeners_new, waiting), **listeners_old})
+    third = xds({**clusters_old, **clusters_new}, {**_without(listeners_new, waiting), **listeners_old})
+    fourth = xds({**clusters_old, **clusters_new}, {**_without(listeners_old, replaced), **listeners_new})
+    fifth = xds({**clusters_old, **clusters_new}, listeners_new)
     start = {BOOTSTRAP_FILE: new[BOOTSTRAP_FILE]}
     return [
         {**kept, **known, **first, **start},
@@ -82,8 +90,8 @@ def held(old: Files, new: Files) -> Files:
     called = {name: item for name, item in listeners_old.items() if names.is_egress(name)}
     routes = {file: old[file] for file in map(names.routes_file, called) if file in old}
     application = {name: item for name, item in clusters_old.items() if name == names.APPLICATION_CLUSTER}
-    clusters = {**clusters_new, **_without(clusters_old, set(clusters_new)), **application}
-    listeners = {**listeners_new, **_without(listeners_old, set(listeners_new)), **called}
+    clusters = {**clusters_old, **clusters_new, **application}
+    listeners = {**listeners_old, **listeners_new, **called}
     return {**old, **new, **_xds(clusters, listeners), **routes}
 
 

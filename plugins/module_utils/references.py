@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import references_edges as edges
+from ansible_collections.sidecar.mesh.plugins.module_utils import references_kubernetes as kubernetes
 from ansible_collections.sidecar.mesh.plugins.module_utils import references_parts as parts
 from ansible_collections.sidecar.mesh.plugins.module_utils import services as kinds
 from ansible_collections.sidecar.mesh.plugins.module_utils.check import words
@@ -26,6 +27,7 @@ def reference_problems(services: list[Item], front_proxies: list[Item], mesh: It
     Of an item that is ``broken`` nothing but the name is known.
     """
     known = {service["name"]: None if "broken" in service else service for service in services if service["name"]}
+    on_kubernetes = deployed and mesh["engine"] == "kubernetes"
     yield from _same_names(services, front_proxies)
     for index, service in enumerate(services):
         path = f"mesh_services[{index}]"
@@ -34,9 +36,13 @@ def reference_problems(services: list[Item], front_proxies: list[Item], mesh: It
         if deployed:
             yield from _deployment(path, service, mesh["engine"])
         yield from _service(path, service, known, mesh)
+        yield from kubernetes.service(path, service, mesh, on_kubernetes)
     for index, front in enumerate(front_proxies):
         if "broken" not in front:
-            yield from front_proxy(f"mesh_front_proxies[{index}]", front, known, mesh)
+            path = f"mesh_front_proxies[{index}]"
+            yield from front_proxy(path, front, known, mesh)
+            yield from kubernetes.front_proxy(path, front, mesh, on_kubernetes)
+    yield from kubernetes.policies(mesh)
     if mesh["engine"] == "local":
         yield from front_ports(front_proxies)
 
@@ -53,11 +59,11 @@ def _same_names(services: list[Item], front_proxies: list[Item]) -> Iterator[str
 
 
 def _deployment(path: str, service: Item, engine: str) -> Iterator[str]:
-    needed = {"kubernetes": "image", "local": "command"}[engine]
-    if not service[needed] and kinds.runs_here(service):
+    needed, instead = {"kubernetes": ("image", "build, "), "local": ("command", "")}[engine]
+    if not service[needed] and not (instead and service["build"]) and kinds.runs_here(service):
         yield (
             f"{path}.{needed}: is missing; mesh_engine {engine} runs {service['name']!r} from it "
-            "(or give endpoints or host, if it runs elsewhere)"
+            f"(or give {instead}endpoints or host, if it runs elsewhere)"
         )
 
 

@@ -32,6 +32,18 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.schema_fields import 
     Fields,
     patch,
 )
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema_pod import (
+    ALLOW_FROM,
+    ALLOW_TO,
+    BUILD,
+    EXPOSE,
+    FRONT_POD,
+    IMAGES,
+    NETWORK_POLICY,
+    POD,
+    PROBES,
+    kubernetes_patch,
+)
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema_proxy import ENVOY
 
 UPSTREAM: Field = {
@@ -113,12 +125,13 @@ SERVICE: Field = {
     "fields": {
         "name": {"type": "str", "required": True, "pattern": "dns_label", "description": "The service's name."},
         "image": {"type": "str", "description": "Container image of the application (engine V(kubernetes))."},
+        "build": BUILD,
         "command": {
             "type": "list",
             "items": {"type": "str"},
             "description": (
                 "Command of the application, needed by engine V(local). C($(NAME)) stands for an environment "
-                "variable, as in Kubernetes."
+                "variable, as in Kubernetes. On engine V(kubernetes) the image's own command runs, or O(pod.command)."
             ),
         },
         "directory": {
@@ -295,6 +308,11 @@ SERVICE: Field = {
         },
         "mirror": MIRROR,
         "zones": ZONES,
+        "probes": PROBES,
+        "pod": POD,
+        "allow_from": ALLOW_FROM,
+        "allow_to": ALLOW_TO,
+        "kubernetes_patch": kubernetes_patch(),
         "envoy_patch": patch(
             "listener",
             "http_connection_manager",
@@ -412,6 +430,10 @@ FRONT_PROXY: Field = {
         },
         "zones": ZONES,
         **ENVOY,
+        "expose": EXPOSE,
+        "pod": FRONT_POD,
+        "allow_to": ALLOW_TO,
+        "kubernetes_patch": kubernetes_patch("container"),
         "envoy_patch": patch("bootstrap"),
     },
 }
@@ -433,6 +455,15 @@ DNS: Field = {
             "type": "duration",
             "default": "1s",
             "description": "At most this is added to the time between them.",
+        },
+        "ttl": {
+            "type": "duration",
+            "default": "30s",
+            "description": (
+                "Time for which the cluster's DNS keeps records. A pod that is deleted goes on serving until nobody "
+                "can have its address any more: O(refresh_rate), O(jitter), this, and a few seconds (engine "
+                "V(kubernetes))."
+            ),
         },
         "query_timeout": {"type": "duration", "default": "2s", "description": "Time for an answer, in whole seconds."},
         "query_tries": {"type": "int", "minimum": 1, "default": 2, "description": "Tries of one question."},
@@ -540,6 +571,8 @@ MESH: Fields = {
     "dns": DNS,
     "tracing": TRACING,
     "stats": STATS,
+    **IMAGES,
+    "network_policy": NETWORK_POLICY,
     "ca_file": {
         "type": "str",
         "pattern": "path",
@@ -590,12 +623,22 @@ CHECKS: Field = {
         "type": "dict",
         "fields": {
             "name": {"type": "str", "required": True, "description": "What it proves."},
-            "url": {"type": "str", "description": "URL of a GET request; its answer must have status 200."},
+            "url": {
+                "type": "str",
+                "description": (
+                    "URL of a GET request; its answer must have status 200. Its host may be the name of a front proxy, "
+                    "and its port one of that proxy's listeners."
+                ),
+            },
             "grpc": {
                 "type": "dict",
                 "description": "A unary gRPC call in place of O(url).",
                 "fields": {
-                    "address": {"type": "str", "required": True, "description": "Host and port."},
+                    "address": {
+                        "type": "str",
+                        "required": True,
+                        "description": "Host and port; the host may be the name of a front proxy.",
+                    },
                     "method": {"type": "str", "required": True, "description": "package.Service/Method"},
                     "proto": {
                         "type": "str",
@@ -625,5 +668,40 @@ CHECKS: Field = {
                 "description": "Services and front proxies whose access logs must know the request by its id.",
             },
         },
+    },
+}
+
+# Read by the playbooks; nothing of the mesh follows from them.
+PLAYBOOKS: Fields = {
+    "mesh_hosts": {
+        "type": "str",
+        "default": "localhost",
+        "description": "Pattern of the hosts on which tasks run: the mesh's own on engine V(local).",
+    },
+    "mesh_kubeconfig": {
+        "type": "str",
+        "description": (
+            "File with the cluster's address and credentials (engine V(kubernetes)); C($K8S_AUTH_KUBECONFIG) or "
+            "C(~/.kube/config) if not given."
+        ),
+    },
+    "mesh_context": {
+        "type": "str",
+        "description": "Context in it (engine V(kubernetes)); the current one if not given.",
+    },
+    "mesh_certificates_path": {
+        "type": "str",
+        "description": (
+            "Folder in which the mesh's certificate authority and what it signs are kept from run to run (engine "
+            "V(kubernetes)); one below C(~/.local/state/sidecar-mesh-certificates) if not given."
+        ),
+    },
+    "mesh_former": {
+        "type": "str",
+        "choices": ("remove", "keep"),
+        "description": (
+            "What becomes of the mesh where this inventory ran it before, once name, namespace or engine are others. "
+            "Playbook C(mesh) asks."
+        ),
     },
 }

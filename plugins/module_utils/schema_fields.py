@@ -50,6 +50,11 @@ PATTERNS: dict[str, tuple[str, str]] = {
         "a lower-case DNS name or an IPv4 address",
     ),
     "ip": (r"[0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f.]{0,15}){2,8}", "an IP address"),
+    "cidr": (
+        r"[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,2}|[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f.]{0,15}){2,8}/[0-9]{1,3}",
+        "a network such as 10.0.0.0/8",
+    ),
+    "port": (r"[1-9][0-9]{0,4}", "a port's number"),
     "path": (r"/[^\s\x00-\x1f\x7f]*", "a path starting with '/', without spaces"),
     "line": (r"[^\x00-\x1f\x7f]+", "text on one line, not empty"),
     "grpc": (r"[A-Za-z_][A-Za-z0-9_.]*(/[A-Za-z_][A-Za-z0-9_]*)?", "package.Service or package.Service/Method"),

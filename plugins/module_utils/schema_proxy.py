@@ -9,6 +9,7 @@ See schema_fields for the shape of a field.
 from __future__ import annotations
 
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema_fields import COUNT, PERCENT, PORT, Field, Fields
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema_pod import ENVOY_CONTAINER
 
 LOG_FIELDS = {
     "time": "%START_TIME%",
@@ -226,4 +227,5 @@ ENVOY: Fields = {
         "description": "Time in which connections of a removed listener, or of a stopping Envoy, come to an end.",
     },
     "args": {"type": "list", "items": {"type": "str"}, "default": [], "description": "More arguments for Envoy."},
+    **ENVOY_CONTAINER,
 }

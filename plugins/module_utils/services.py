@@ -73,3 +73,10 @@ def front_services(front: Item) -> list[str]:
     for listener in front["listeners"]:
         found += [*([listener["service"]] if listener["service"] else []), *(listener["services"] or [])]
     return list(dict.fromkeys(found))
+
+
+def exposed_as(front: Item) -> str:
+    """Type of the Service of a front proxy."""
+    expose = front["expose"]
+    found: str = expose["type"] or ("ClusterIP" if expose["host_ports"] else "LoadBalancer")
+    return found

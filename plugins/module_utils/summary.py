@@ -24,9 +24,9 @@ def summary(model: Item, probes: list[Item] | None = None) -> list[str]:
     return [
         f"Mesh {mesh['name']!r} on engine {mesh['engine']}",
         "",
-        *_table(["SERVICE", "PROTOCOL", "REPLICAS", "PORT", "CALLS", "ADDRESSES"], list(_services(model))),
+        *table(["SERVICE", "PROTOCOL", "REPLICAS", "PORT", "CALLS", "ADDRESSES"], list(_services(model))),
         "",
-        *_table(["FRONT PROXY", "URL", "ROUTES"], list(_fronts(model))),
+        *table(["FRONT PROXY", "URL", "ROUTES"], list(_fronts(model))),
         "",
         "Try",
         *(f"  {command}" for command in commands),
@@ -99,7 +99,8 @@ def _commands(model: Item) -> Iterator[str]:
                     yield f"curl {'-k ' if listener['tls'] else ''}{_url(model, front, listener)}{path}"
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
+def table(heads: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines with columns of one width; none without rows."""
     if not rows:
         return []
     widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]

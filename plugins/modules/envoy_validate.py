@@ -50,9 +50,27 @@ options:
     elements: path
     default: []
   envoy:
-    description: Envoy's binary, as a path or a name on E(PATH).
+    description: Envoy's binary, as a path or a name on E(PATH) or beside the Python that runs the module.
     type: path
     default: envoy
+  optional:
+    description: With V(true), only warns where there is no Envoy, and validates nothing.
+    type: bool
+    default: false
+  stand_ins:
+    description:
+      - A certificate and a key to read in place of every certificate and key that the configs name, because those are
+        in pods, and not on this machine.
+    type: dict
+    suboptions:
+      certificate:
+        description: The certificate's path.
+        type: path
+        required: true
+      key:
+        description: The key's path.
+        type: path
+        required: true
   expected_version:
     description:
       - Version of the Envoy that will run the configs, such as V(1.40.0), V(v1.40) or an image's tag.
@@ -172,6 +190,14 @@ OPTIONS: dict[str, Any] = {
     },
     "folders": {"type": "list", "elements": "path", "default": []},
     "envoy": {"type": "path", "default": "envoy"},
+    "optional": {"type": "bool", "default": False},
+    "stand_ins": {
+        "type": "dict",
+        "options": {
+            "certificate": {"type": "path", "required": True},
+            "key": {"type": "path", "required": True, "no_log": False},
+        },
+    },
     "expected_version": {"type": "str"},
     "cache": {"type": "path"},
     "parallel": {"type": "int"},
@@ -187,7 +213,8 @@ def configs_of(module: AnsibleModule) -> list[validate.Config]:
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         module.fail_json(msg=f"configs and folders: each name may be there once only: {', '.join(repeated)}")
-    return configs
+    stand_ins = module.params["stand_ins"]
+    return [validate.with_stand_ins(config, **stand_ins) for config in configs] if stand_ins else configs
 
 
 def warn(module: AnsibleModule, report: validate.Report) -> None:
@@ -212,6 +239,11 @@ def main() -> None:
     try:
         with validate.Envoy.found(module.params["envoy"], module.params["timeout"], module.tmpdir) as envoy:
             report = validate.validate(configs, envoy, cache, parallel)
+    except validate.EnvoyMissingError as exc:
+        if not module.params["optional"]:
+            module.fail_json(msg=str(exc))
+        module.warn(f"The configurations are not validated before anything is touched. {exc}")
+        module.exit_json(changed=False, validated=[], unchanged=[], refused=[], problems=[], version="")
     except validate.EnvoyError as exc:
         module.fail_json(msg=str(exc))
     warn(module, report)

@@ -14,6 +14,9 @@ description:
     To review what a change does, to keep it in a repository, or for whatever runs Envoy at your place.
   - The files are those of filter P(sidecar.mesh.mesh_files#filter), at C(proxies/<proxy>/<file>) below O(path). The
     module builds them itself, because Ansible takes longer to pass thousands of files to a module than to make them.
+  - On engine V(kubernetes) the objects of filter P(sidecar.mesh.mesh_manifests#filter) and the policies of
+    P(sidecar.mesh.mesh_policies#filter) are at C(manifests/<workload>/<kind>.yaml), with kustomizations; not where a
+    service has no image.
   - Each file is replaced by an atomic rename, and only if it differs.
   - Files that an earlier run made, and that the mesh has no more, are removed. The file C(.made-by-sidecar-mesh) in the
     folder names what was made; all other files stay.

@@ -26,8 +26,8 @@ TOOLS = ROOT / ".cache" / "local-mesh"
 """Stands for the user's data folder. The first run of all installs the tools there, for every mesh of every test."""
 PLAY_SECONDS = 600
 """The longest a playbook may take; the first run of all installs the tools."""
-PORTS = range(21000, 29000)
-"""Below those that clients are given."""
+PORTS = range(21000, 28000)
+"""Below those that clients are given, and none of molecule's, which may run at the same time."""
 
 Item = dict[str, Any]
 
@@ -168,7 +168,7 @@ class Mesh:
             timeout=PLAY_SECONDS,
             check=False,
         )
-        play = _play(done)
+        play = play_of(done)
         if play.code == 0 and playbook == "site" and "--check" not in options:
             self._good = self._now()
         return play
@@ -284,15 +284,7 @@ class Home:
         (TOOLS / "sidecar-mesh" / "meshes" / "tests").mkdir(parents=True, exist_ok=True)
 
     def environment(self) -> dict[str, str]:
-        ours = ("ANSIBLE_", "PYTEST_", "PYTHON", "VIRTUAL_ENV", "XDG_", "SIDECAR_MESH")
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        return inherited | {
-            "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
-            "ANSIBLE_HOME": str(self.folder / "ansible"),
-            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-            "XDG_DATA_HOME": str(TOOLS),
-            "XDG_STATE_HOME": str(self.folder),
-        }
+        return environment(self.folder) | {"XDG_DATA_HOME": str(TOOLS)}
 
     def mesh(self, name: str = "") -> Mesh:
         """A mesh that does not run yet; without a name, one that is surely nobody else's."""
@@ -312,6 +304,18 @@ def new_home() -> Iterator[Home]:
         for mesh in home.meshes:
             mesh.end()
         shutil.rmtree(home.folder)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """In which ansible-playbook runs as on a machine that knows this collection and nothing else of ours."""
+    ours = ("ANSIBLE_", "PYTEST_", "PYTHON", "VIRTUAL_ENV", "XDG_", "SIDECAR_MESH")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return inherited | {
+        "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+        "ANSIBLE_HOME": str(folder / "ansible"),
+        "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+        "XDG_STATE_HOME": str(folder),
+    }
 
 
 def processes_of(state: Path) -> list[int]:
@@ -348,7 +352,8 @@ def get(port: int, path: str = "/") -> tuple[int, dict[str, str], str]:
         return error.code, {}, error.read().decode()
 
 
-def _play(done: subprocess.CompletedProcess[str]) -> Play:
+def play_of(done: subprocess.CompletedProcess[str]) -> Play:
+    """What a run of ansible-playbook with the JSON callback tells."""
     output = done.stdout + done.stderr
     start = done.stdout.find("{\n")
     data = json.JSONDecoder().raw_decode(done.stdout[start:])[0] if start >= 0 else {"plays": []}

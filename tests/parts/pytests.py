@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from parts.running import BIN, Check, Log, pytest
+from parts.running import BIN, ROOT, Check, Log, pytest
+
+LOCAL = "tests/behaviour/test_local_*.py"
 
 
 def unit(log: Log) -> list[Check]:
@@ -14,4 +16,8 @@ def properties(log: Log) -> list[Check]:
 
 
 def behaviour(log: Log) -> list[Check]:
-    return pytest(log, "behaviour", ["tests/behaviour"], python=BIN / "python", timeout=2400)
+    return pytest(log, "behaviour", ["tests/behaviour", "--ignore-glob", LOCAL], python=BIN / "python")
+
+
+def local(log: Log) -> list[Check]:
+    return pytest(log, "local", sorted(ROOT.glob(LOCAL)), python=BIN / "python")

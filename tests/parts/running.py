@@ -44,7 +44,8 @@ class Check:
 
 RUNNING: set[subprocess.Popen[bytes]] = set()
 INTERRUPTED = threading.Event()
-MAKING = threading.Lock()
+MAKING: dict[Path, threading.Lock] = {}
+"""Environments that two parts may want at the same time."""
 
 
 def interrupt(*_signal: object) -> None:
@@ -70,12 +71,14 @@ class Log:
     """The output of one part: a file below tests/output."""
 
     path: Path
+    nice: int = 0
+    """How far commands leave the processor to those of other parts."""
 
     @classmethod
-    def fresh(cls, name: str) -> Log:
+    def fresh(cls, name: str, *, nice: int = 0) -> Log:
         path = OUTPUT / f"{name}.log"
         path.write_text("")
-        return cls(path)
+        return cls(path, nice)
 
     def write(self, text: str) -> None:
         with self.path.open("a", encoding="utf-8") as log:
@@ -90,7 +93,7 @@ class Log:
         *,
         cwd: Path = ROOT,
         env: Mapping[str, str] | None = None,
-        timeout: float = 1200,
+        timeout: float = 2400,
     ) -> tuple[int, str]:
         """Run a command; return its exit code (124 after ``timeout`` seconds) and its output, also in the log."""
         if INTERRUPTED.is_set():
@@ -108,6 +111,8 @@ class Log:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+            if self.nice:
+                _give_way(process.pid, self.nice)
             code = _wait(process, timeout)
         if code == 124:
             self.write(f"stopped after {timeout:.0f} s")
@@ -126,6 +131,13 @@ class Log:
         """A check that passes if the command exits with 0."""
         code = self.run(command, **options)[0]
         return verdict(name, not code, f"exit code {code}")
+
+
+def _give_way(session: int, nice: int) -> None:
+    with suppress(OSError):  # it has ended already, or this Linux does not group sessions
+        os.setpriority(os.PRIO_PGRP, session, nice)
+        # Linux first shares the processor among sessions: niceness alone counts within one.
+        Path(f"/proc/{session}/autogroup").write_text(str(nice))
 
 
 def _wait(process: subprocess.Popen[bytes], timeout: float) -> int:
@@ -176,7 +188,8 @@ def pytest(log: Log, name: str, arguments: Command, *, python: Path, **options: 
 
 
 def make_home(folder: Path) -> dict[str, str]:
-    """Make a folder into a home that knows the caller's settings of pip; return the variables that make it one."""
+    """Make a folder into a home that knows the caller's settings of pip, and what it has downloaded; return the
+    variables that make it one."""
     places = {"CACHE": ".cache", "CONFIG": ".config", "DATA": ".local/share", "STATE": ".local/state"}
     settings = folder / places["CONFIG"] / "pip" / "pip.conf"
     settings.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +198,8 @@ def make_home(folder: Path) -> dict[str, str]:
     config = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     # Lines like global.timeout='60', or :env:.timeout='60' for a variable, which wins and comes first.
     listed = re.findall(r"^(?::env:|global|install)\.([\w-]+)=(.*)$", config, re.MULTILINE)
-    lines = [f"{name} = {ast.literal_eval(value)}" for name, value in sorted(dict(reversed(listed)).items())]
+    known = {"cache-dir": repr(f"{Path.home()}/.cache/pip"), **dict(reversed(listed))}
+    lines = [f"{name} = {ast.literal_eval(value)}" for name, value in sorted(known.items())]
     settings.write_text("\n".join(["[global]", *lines, ""]))
     return {"HOME": str(folder), **{f"XDG_{name}_HOME": str(folder / place) for name, place in places.items()}}
 
@@ -246,7 +260,7 @@ def own_venv(log: Log, name: str, *installs: Command, python: str | Path = sys.e
     """The bin folder of an environment below .cache, by one `pip install` after the other; new when any has changed."""
     folder = CACHE / name
     stamp = folder / "made-with"
-    with MAKING:  # two parts may want the same one
+    with MAKING.setdefault(folder, threading.Lock()):
         _make_venv(log, folder, stamp, installs, python)
     return folder / "bin"
 

@@ -18,6 +18,7 @@ from typing import Any
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError, build_model
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema import MESH, SECTIONS
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema_fields import LARGEST, PATTERNS
+from ansible_collections.sidecar.mesh.plugins.module_utils.schema_pod import PROBE_KINDS
 from hypothesis import strategies as some
 
 Inventory = dict[str, Any]
@@ -31,9 +32,9 @@ ROUNDS = 30
 MENDING_ROUNDS = 3
 """Those that add something."""
 
-LEFT_OUT = ("envoy_patch",)
+LEFT_OUT = ("envoy_patch", "kubernetes_patch")
 """What is the user's own responsibility."""
-SET_HERE = ("engine", "state_path", "resting")
+SET_HERE = ("engine", "images", "state_path", "resting")
 SERVICE = SECTIONS["mesh_services"]["items"]["fields"]
 PORT = SERVICE["port"]
 BOOLEANS = some.booleans()
@@ -42,6 +43,7 @@ EXACTLY_ONE = (
     ("prefix", "path", "regex", "grpc"),
     ("exact", "prefix", "regex", "present"),
     tuple(SERVICE["hash_on"]["fields"]),
+    PROBE_KINDS,
 )
 """Keys of one dict of which just one is to be given."""
 NEEDED = {"mesh_services": ("image", "command", "protocol"), "mesh_front_proxies": ("routes",)}
@@ -85,6 +87,14 @@ SPARED = {
     "domains",
 }
 """Keys that a repair takes out together with all around them only."""
+
+
+def _named(pattern: str, **more: Any) -> some.SearchStrategy[Any]:
+    """Objects of Kubernetes with names of their own."""
+    names = some.lists(some.from_regex(PATTERNS[pattern][0], fullmatch=True), unique=True, max_size=2)
+    return names.map(lambda chosen: [{"name": name, **more} for name in chosen])
+
+
 BY_KEY: dict[str, some.SearchStrategy[Any]] = {
     # Languages that a pattern of the schema does not describe, by the key that holds them.
     "regex": EXPRESSIONS,
@@ -103,6 +113,10 @@ BY_KEY: dict[str, some.SearchStrategy[Any]] = {
     "source_ip": some.just(True),
     "image": some.sampled_from(("registry.example.com/shop:1", "a")),
     "command": some.lists(TEXT, min_size=1, max_size=3),
+    # Kubernetes' own objects.
+    "volumes": _named("dns_label", emptyDir={}),
+    "init_containers": _named("dns_label", image="a"),
+    "env": _named("variable", value="n"),
     # Each replica is a proxy, or an address.
     "replicas": some.integers(0, 3),
     # Each thread takes Envoy time to start.
@@ -227,6 +241,7 @@ def _fitted(draw: Draw, made: dict[str, Any], fields: dict[str, Field], place: s
         made["hash_on"] = _value(draw, "hash_on", fields["hash_on"], world)
     if made.get("virtual_hosts") and draw(BOOLEANS):
         idle += ["routes"]
+    idle += _fitted_for_kubernetes(draw, made, fields, world)
     if place == "listeners":
         idle += _fitted_listener(draw, made, world)
     if place == "upstreams" and "port" in fields:
@@ -235,6 +250,18 @@ def _fitted(draw: Draw, made: dict[str, Any], fields: dict[str, Field], place: s
         else:
             made["port"] = draw(_integers(PORT))
     return {key: value for key, value in made.items() if key not in idle}
+
+
+def _fitted_for_kubernetes(draw: Draw, made: dict[str, Any], fields: dict[str, Field], world: World) -> list[str]:
+    """A probe's kind is on; the keys of a policy's peer beside the one that says what it is have no use."""
+    if set(PROBE_KINDS) <= set(fields):
+        made |= {kind: True for kind in PROBE_KINDS if made.get(kind) is False}
+    if not {"app", "cidr"} <= set(fields):
+        return []
+    alone = ("host", "cidr") if "host" in fields else ("cidr",)
+    chosen = draw(_one((*alone, "app", "pods", "namespace")))
+    made[chosen] = _value(draw, chosen, fields[chosen], world) or {"role": "n"}
+    return [key for key in (*alone, "app", "pods", "namespace") if key in made and key != chosen]
 
 
 def _fitted_listener(draw: Draw, made: dict[str, Any], world: World) -> list[str]:
@@ -337,6 +364,8 @@ def _durations(field: Field) -> some.SearchStrategy[Any]:
 def _pattern(name: str) -> some.SearchStrategy[Any]:
     if name == "ip":
         return some.ip_addresses().map(str)
+    if name == "cidr":
+        return some.ip_addresses().map(lambda address: f"{address}/{address.max_prefixlen}")
     return some.from_regex(PATTERNS[name][0], fullmatch=True)
 
 

@@ -16,9 +16,12 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files, proxy_files
+from ansible_collections.sidecar.mesh.plugins.module_utils.manifests import mesh_manifests
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError
+from ansible_collections.sidecar.mesh.plugins.module_utils.policies import mesh_policies
 from ansible_collections.sidecar.mesh.plugins.module_utils.validate import Envoy, running_args
 from ansible_collections.sidecar.mesh.plugins.module_utils.validate_join import NOWHERE, join
 from golden.certificates import with_certificates
@@ -99,6 +102,8 @@ def test_the_real_envoy_accepts_every_valid_inventory_without_a_warning(
         inventory, chosen = pair
         model = model_of(inventory)
         assert [proxy["name"] for proxy in mesh_files(model)] == [proxy["name"] for proxy in model["proxies"]]
+        if model["mesh"]["engine"] == "kubernetes":
+            assert unsound(model) == []
         if model["proxies"]:
             proxy = model["proxies"][chosen % len(model["proxies"])]
             assert complaints(proxy, envoy, certificates) == [], proxy["name"]
@@ -117,6 +122,18 @@ def complaints(proxy: dict[str, Any], envoy: Envoy, certificates: Path) -> list[
     said = [text for level in ("warning", "error") for text in outcome.messages(level)]
     # Joined for validation, a cluster of type EDS has a file that nobody writes.
     return found + [text for text in said if NOWHERE not in text]
+
+
+def unsound(model: dict[str, Any]) -> list[str]:
+    """Workloads whose objects are not what YAML holds, or not with their policies."""
+    whole = mesh_manifests(model)
+    policies = [mesh_policies(model, kind) for kind in ("cilium", "kubernetes")]
+    there = [item["workload"] for item in whole]
+    assert all(set(found) == (set(there) if model["mesh"]["network_policy"] else set()) for found in policies)
+    objects = {
+        item["workload"]: [*item["objects"], *(found.get(item["workload"]) for found in policies)] for item in whole
+    }
+    return [name for name, made in objects.items() if envoy_yaml.load(envoy_yaml.dump(made)) != made]
 
 
 @chunks(60)

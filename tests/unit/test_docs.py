@@ -97,7 +97,7 @@ def fields(path: str, found: Data) -> Iterator[tuple[str, Data]]:
 
 def schema_fields() -> list[tuple[str, Data]]:
     schema = module("module_utils.schema")
-    return list(fields("", {**schema.MESH, **schema.SECTIONS, "mesh_checks": schema.CHECKS}))
+    return list(fields("", {**schema.MESH, **schema.PLAYBOOKS, **schema.SECTIONS, "mesh_checks": schema.CHECKS}))
 
 
 def test_every_field_of_the_schema_has_a_description() -> None:
@@ -113,22 +113,18 @@ def test_every_field_of_the_schema_is_in_the_reference() -> None:
 
 def test_playbooks_read_all_variables_of_the_reference_and_no_others() -> None:
     schema, internal = module("module_utils.schema"), generator().SET_BY_ROLES
-    known = {f"mesh_{name}" for name in schema.MESH if name not in internal} | {
-        *schema.SECTIONS,
-        "mesh_checks",
-        "mesh_hosts",
-    }
-    read = {name for path in PLAYBOOKS for name in re.findall(r"\bmesh_[a-z_]+(?= \|| ==)", path.read_text())}
-    assert read == known
+    settings = {name for name in schema.MESH if name not in internal}
+    passed = yaml.safe_load((ROOT / "playbooks" / "vars" / "mesh.yml").read_text())
+    assert set(passed["_mesh_settings_known"]) == settings
+    texts = [path.read_text() for path in (ROOT / "playbooks").rglob("*.yml")]
+    read = {name for text in texts for name in re.findall(r"(?<![\w.])mesh_[a-z_]+(?= \||(?<=mesh_engine) ==)", text)}
+    others = {*schema.SECTIONS, *schema.PLAYBOOKS, "mesh_checks"}
+    assert read - {f"mesh_{name}" for name in settings} == others
 
 
-@pytest.mark.parametrize("name", ["mesh", "verify", "render"])
-def test_playbooks_that_build_a_model_pass_every_setting_on(name: str) -> None:
-    text = (ROOT / "playbooks" / f"{name}.yml").read_text()
-    schema, internal = module("module_utils.schema"), generator().SET_BY_ROLES
-    wanted = {f"mesh_{key}" for key in schema.MESH if key not in internal} | {*schema.SECTIONS}
-    # Role local is of one engine.
-    assert wanted - set(re.findall(r"\bmesh_[a-z_]+(?= \|| ==)", text)) - {"mesh_engine"} == set()
+@pytest.mark.parametrize("name", ["mesh", "reset", "render", "status", "verify"])
+def test_playbooks_pass_every_setting_on(name: str) -> None:
+    assert "vars_files: [vars/mesh.yml]" in (ROOT / "playbooks" / f"{name}.yml").read_text()
 
 
 def test_mesh_settings_are_the_options_of_mesh_model() -> None:
@@ -230,6 +226,7 @@ def test_commands_exist(page: Path) -> None:
     assert {*re.findall(r"ansible-playbook sidecar\.mesh\.(\w+)", text)} <= {path.stem for path in PLAYBOOKS}
     known = {*FILTERS, *(role.name for role in ROLES), *(path.stem for path in PLAYBOOKS)}
     known |= {path.stem for path in (ROOT / "plugins" / "modules").glob("*.py")}
+    known |= set(yaml.safe_load((ROOT / "meta" / "runtime.yml").read_text())["action_groups"])
     assert set(re.findall(r"sidecar\.mesh\.(\w+)", text)) - {"git"} <= known
 
 
@@ -313,7 +310,7 @@ def plays() -> Iterator[tuple[str, Data]]:
     for page in PAGES:
         for number, text in enumerate(blocks(page, "yaml")):
             data = yaml.safe_load(text)
-            if isinstance(data, list) and "tasks" in data[0] and "include_role" not in text:
+            if isinstance(data, list) and "tasks" in data[0] and not re.search(r"include_role|kubeconfig", text):
                 yield f"{title(page)}-{number}", data[0]
 
 

@@ -31,8 +31,10 @@ def test_a_request() -> None:
             "name": "it answers",
             "url": "http://localhost/",
             "command": [],
+            "front": None,
             "body": None,
             "hostnames": [],
+            "pods": [],
             "logs": [],
             "healthy": [],
         }
@@ -63,14 +65,16 @@ def test_a_grpc_call_that_asks_for_everything() -> None:
                 *("/bin/grpcurl", "-v", "-insecure", "-import-path", "/apps/echo-grpc/proto", "-proto", "echo.proto"),
                 *("-d", '{"content": "it\'s"}', "localhost:8443", "api.Echo/Echo"),
             ],
+            "front": None,
             "body": "it's",
             "hostnames": ["echo-1", "echo-2"],
+            "pods": [],
             "logs": [
                 {"workload": "edge", "files": ["/logs/edge-1.front.log", "/logs/edge-2.front.log"]},
                 {"workload": "echo", "files": ["/logs/echo-1.sidecar.log", "/logs/echo-2.sidecar.log"]},
             ],
             "healthy": [
-                {"proxy": name, "admin": f"{address[name]}:9903", "cluster": "echo", "members": 2}
+                {"proxy": name, "admin": f"{address[name]}:9903", "metrics": None, "cluster": "echo", "members": 2}
                 for name in ("edge-1", "edge-2")
             ],
         }
@@ -155,3 +159,78 @@ def test_what_runs_elsewhere_proves_nothing() -> None:
         "mesh_checks[0].passes: 'echo' has no proxy here, and so no access log; remove it",
         "mesh_checks[0].service: 'out' has no replicas here, which could all answer; remove it",
     ]
+
+
+FRONTS = [
+    {
+        "name": "one",
+        "listeners": [{"port": 443, "tls": {"secret": "s"}}],
+        "routes": [{"prefix": "/", "service": "echo"}],
+    },
+    {
+        "name": "two",
+        "replicas": 2,
+        "listeners": [{"port": 80}, {"port": 8001}],
+        "routes": [{"prefix": "/", "service": "echo"}],
+    },
+]
+
+
+def with_fronts(engine: str, **front: Any) -> dict[str, Any]:
+    services = [{"name": "echo", "command": ["x"], "image": "i", "port": 8081, "replicas": 2}]
+    return build_model(services, [FRONTS[0], {**FRONTS[1], **front}], {"engine": engine})
+
+
+@pytest.mark.parametrize(
+    ("url", "local", "front"),
+    [
+        ("http://localhost:8080/a", "http://localhost:8080/a", None),
+        ("http://two/a?b=c", "http://localhost:8080/a?b=c", {"name": "two", "port": 80}),
+        ("http://two:80/", "http://localhost:8080/", {"name": "two", "port": 80}),
+        ("http://two:8001/", "http://localhost:8001/", {"name": "two", "port": 8001}),
+        ("https://one/", "https://localhost:8443/", {"name": "one", "port": 443}),
+        ("https://one:443/", "https://localhost:8443/", {"name": "one", "port": 443}),
+    ],
+)
+def test_front_proxies_have_their_name_on_both_engines(url: str, local: str, front: Any) -> None:
+    check = {"name": "n", "url": url}
+    (here,) = probes(with_fronts("local"), [check], PATHS)
+    (there,) = probes(with_fronts("kubernetes"), [check], PATHS)
+    assert (here["url"], here["front"]) == (local, None)
+    assert (there["url"], there["front"]) == (url, front)
+
+
+def test_a_grpc_call_of_a_front_proxy() -> None:
+    call = {"address": "one:443", "method": "b.C/D", "proto": "e.proto"}
+    (here,) = probes(with_fronts("local"), [{"name": "n", "grpc": call}], PATHS)
+    (there,) = probes(with_fronts("kubernetes"), [{"name": "n", "grpc": {**call, "address": "one"}}], PATHS)
+    assert here["command"][-2:] == ["localhost:8443", "b.C/D"]
+    assert there["command"][-2:] == ["one", "b.C/D"]
+    assert there["front"] == {"name": "one", "port": 443}
+
+
+def test_what_is_asked_of_pods() -> None:
+    check = {"name": "n", "url": "http://two/", "service": "echo", "front": "two", "passes": ["two"]}
+    (probe,) = probes(with_fronts("kubernetes"), [check], {"applications": "/apps", "grpcurl": "grpcurl"})
+    assert probe["hostnames"] == []
+    assert probe["pods"] == [{"workload": "echo", "replicas": 2}]
+    assert probe["logs"] == [{"workload": "two", "files": []}]
+    assert probe["healthy"] == [{"proxy": "two", "admin": None, "metrics": 9902, "cluster": "echo", "members": 2}]
+
+
+@pytest.mark.parametrize(
+    ("check", "problem"),
+    [
+        ({"url": "http://two:81/"}, "url: 'two' has no listener on port 81; give one of its ports (80, 8001)"),
+        ({"url": "http://two:x/"}, "url: 'two' has no listener on port 0; give one of its ports (80, 8001)"),
+        ({"url": "https://two/"}, "url: 'two' has several listeners; give one of its ports (80, 8001)"),
+        (
+            {"grpc": {"address": "two", "method": "m", "proto": "p"}},
+            "grpc.address: 'two' has several listeners; give one of its ports (80, 8001)",
+        ),
+    ],
+)
+def test_ports_that_a_front_proxy_has_not(check: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ModelError) as error:
+        probes(with_fronts("kubernetes"), [{"name": "n", **check}], PATHS)
+    assert error.value.problems == [f"mesh_checks[0].{problem}"]

@@ -10,7 +10,14 @@ from ansible_collections.sidecar.mesh.plugins.module_utils import edges
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 from ansible_collections.sidecar.mesh.plugins.module_utils.proxies import every_edge
 
-NO_DNS_SERVERS = {"refresh_rate": "5s", "jitter": "1s", "query_timeout": "2s", "query_tries": 2, "resolvers": []}
+NO_DNS_SERVERS = {
+    "refresh_rate": "5s",
+    "jitter": "1s",
+    "ttl": "30s",
+    "query_timeout": "2s",
+    "query_tries": 2,
+    "resolvers": [],
+}
 OWN = {"endpoints": [{"address": "127.0.0.1", "port": 8081, "zone": None}], "outside": False, "envoy_patch": {}}
 UNSET: dict[str, Any] = dict.fromkeys(
     (

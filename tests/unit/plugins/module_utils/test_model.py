@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.sidecar.mesh.plugins.module_utils.check import check
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError, build_model
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema import SERVICE
@@ -67,9 +68,24 @@ def test_name_and_port_are_a_complete_service() -> None:
         "namespace": "default",
         "domain": "cluster.local",
         "config_delivery": "files",
-        "dns": {"refresh_rate": "5s", "jitter": "1s", "query_timeout": "2s", "query_tries": 2, "resolvers": []},
+        "dns": {
+            "refresh_rate": "5s",
+            "jitter": "1s",
+            "ttl": "30s",
+            "query_timeout": "2s",
+            "query_tries": 2,
+            "resolvers": [],
+        },
         "tracing": False,
         "stats": {"keep": "dashboards", "also": []},
+        "envoy_image": "docker.io/envoyproxy/envoy:v1.40.0",
+        "image_pull_secrets": [],
+        "images": {},
+        "network_policy": {
+            "kind": "auto",
+            "metrics_from": [],
+            "dns": [{"app": None, "pods": {"k8s-app": "kube-dns"}, "namespace": "kube-system", "cidr": None}],
+        },
         "ca_file": "/etc/ssl/certs/ca-certificates.crt",
         "resting": [],
         "state_path": "",
@@ -89,6 +105,10 @@ def test_name_and_port_are_a_complete_service() -> None:
         "discovery": "dns",
         "lb_policy": "round_robin",
         "zones": [],
+        "probes": {"startup": None, "readiness": None, "liveness": None},
+        "pod": check({}, SERVICE["fields"]["pod"], "", []),
+        "allow_from": [],
+        "allow_to": [],
     }
     assert {key: sidecar.pop(key) for key in ("rate_limit", "max_connections", "circuit_breakers")} == dict.fromkeys(
         ("rate_limit", "max_connections", "circuit_breakers")
@@ -180,7 +200,7 @@ def test_what_is_no_list_is_the_only_mistake(services: Any, fronts: Any, line: s
             [
                 (
                     "mesh_dns.refresh: unknown key, did you mean 'refresh_rate'? (known: jitter, "
-                    "query_timeout, query_tries, refresh_rate, resolvers)"
+                    "query_timeout, query_tries, refresh_rate, resolvers, ttl)"
                 )
             ],
         ),

@@ -9,6 +9,7 @@ from unit.mistakes import FAR, FIRST, KUBERNETES, LOCAL, TWO, F, S, problems_of,
 
 TIMES_SHARED = "upstreams that share a host list the same hosts"
 FOUR_PATHS = "give exactly one of prefix, path, regex or grpc"
+OR_BUILD = "(or give build, endpoints or host, if it runs elsewhere)"
 OR_ENDPOINTS = "(or give endpoints or host, if it runs elsewhere)"
 NEEDS = "needs endpoints of {!r} on engine kubernetes; list them, or use dns"
 NO_SIDECAR = "a service that does not run here ({}) has no sidecar here"
@@ -30,7 +31,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "no image": (
         KUBERNETES + "services: [{name: a, port: 1, command: [x]}]",
         [
-            f"{S}[0].image: is missing; mesh_engine kubernetes runs 'a' from it {OR_ENDPOINTS}",
+            f"{S}[0].image: is missing; mesh_engine kubernetes runs 'a' from it {OR_BUILD}",
         ],
     ),
     "no command": (
@@ -493,7 +494,8 @@ settings: {engine: local, domian: x, namespace: A}
         "The mesh inventory has 13 problems:",
         (
             "  mesh_domian: unknown key, did you mean 'domain'? "
-            "(known: ca_file, config_delivery, dns, domain, engine, name, namespace, resting, state_path, "
+            "(known: ca_file, config_delivery, dns, domain, engine, envoy_image, image_pull_secrets, images, name, "
+            "namespace, network_policy, resting, state_path, "
             "stats, tracing)"
         ),
         f"  mesh_namespace: 'A' is not allowed; give {label}",

@@ -1,0 +1,280 @@
+"""No request is lost, whatever is done to a mesh on Kubernetes: load on keep-alive and on new connections while it is.
+
+One mesh, front proxy → service-a → service-b, two pods each, goes through it all in this order.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from behaviour.machine import wait_until
+from kubernetes import client
+
+from cluster import images
+from cluster.handle import Cluster
+from cluster.lifecycle import given
+from cluster.mesh import Mesh, Pod, Watch
+
+Item = dict[str, Any]
+
+HTTP, HTTPS = 8080, 8443
+OLD_ENVOY, NEW_ENVOY = images.envoy(images.OLDEST), images.envoy(images.NEWEST)
+FOLLOW_SECONDS = 3.0
+STOPPED_SECONDS = 120.0
+SHORT_DNS = {"refresh_rate": "1s", "jitter": "0.1s", "ttl": "5s"}
+"""What this cluster's DNS keeps to; pods then leave in a quarter of the time."""
+APPLICATION = """
+const http = require('node:http')
+const { PORT, POD_NAME, SERVICE_NAME, UPSTREAM } = process.env
+const agent = new http.Agent({ keepAlive: true })
+
+function serve(request, response) {
+  const answer = (status, text) => {
+    response.statusCode = status
+    response.setHeader('hostname', POD_NAME)
+    response.end(`${SERVICE_NAME} ${text}`)
+  }
+  if (!UPSTREAM) return answer(200, '')
+  http.get(`http://${UPSTREAM}${request.url}`, { agent }, (called) => {
+    let text = ''
+    called.on('data', (data) => { text += data })
+    called.on('end', () => answer(called.statusCode, text))
+  }).on('error', (error) => answer(502, `${error}`))
+}
+
+// Envoy is to close idle connections first.
+http.createServer({ keepAliveTimeout: 3700000 }, serve).listen(PORT)
+process.on('SIGTERM', () => process.exit())
+"""
+
+
+def service(name: str, upstream: str = "") -> Item:
+    """A service that answers with its name, and with what its upstream answers."""
+    called = {"UPSTREAM": f"$(UPSTREAM_{upstream.upper().replace('-', '_')})"} if upstream else {}
+    edge = {"service": upstream, "port": 8788, "idempotent": True}
+    return {
+        "name": name,
+        "image": images.NODE,
+        "environment": {"SERVICE_NAME": name, **called},
+        "port": 8081,
+        "replicas": 2,
+        "upstreams": [edge] if upstream else [],
+        "pod": {"command": ["node", "--eval", APPLICATION], "security_context": {"runAsUser": 10001}},
+    }
+
+
+def front() -> Item:
+    return {
+        "name": "front",
+        "replicas": 2,
+        "listeners": [{"port": HTTP}, {"port": HTTPS, "tls": {"secret": "front-tls"}}],
+        "routes": [{"prefix": "/", "service": "service-a", "idempotent": True}],
+        "expose": "NodePort",
+    }
+
+
+@pytest.fixture(scope="module")
+def running(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    if outside := given():
+        pytest.skip(f"asks and kills pods from this machine, which KUBECONFIG={outside} does not let")
+    with cluster.new_namespace() as namespace:
+        mesh = Mesh(cluster, namespace, tmp_path_factory.mktemp("mesh"))
+        mesh.services = [service("service-a", "service-b"), service("service-b")]
+        mesh.fronts = [front()]
+        mesh.settings = {"mesh_name": "load", "mesh_envoy_image": OLD_ENVOY}
+        mesh.must_run()
+        yield mesh
+
+
+@pytest.fixture
+def mesh(running: Mesh) -> Mesh:
+    """The mesh as the test before left it, at rest."""
+    running.settle()
+    return running
+
+
+def ask(pod: Pod, path: str) -> str:
+    """What a pod of a front proxy answers, if it does."""
+    connection = http.client.HTTPConnection(pod.address, HTTP, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+    except OSError:
+        return ""
+    finally:
+        connection.close()
+
+
+def answers(mesh: Mesh, path: str) -> set[str]:
+    """What the pods of the front proxy answer."""
+    return {ask(pod, path) for pod in mesh.pods("front")}
+
+
+def test_route_cluster_and_upstream(mesh: Mesh) -> None:
+    """Running Envoys take them, and no pod is replaced. Traffic of every pod follows a route within three seconds."""
+    with mesh.load("route, cluster and upstream change"), mesh.unmoved():
+        mesh.front()["routes"].insert(0, {"prefix": "/b", "service": "service-b"})
+        with (
+            mesh.config_writes() as writes,
+            Watch(mesh.pods("front"), lambda pod: "-a" not in ask(pod, "/b")) as follow,
+        ):
+            mesh.must_run()
+            seconds = follow.wait() - writes[-1]
+        print(f"route: traffic of every pod follows {seconds:.1f} s after the ConfigMap was written")
+        assert seconds < FOLLOW_SECONDS
+        mesh.service("service-b").update(lb_policy="least_request", connect_timeout="2s")
+        mesh.service("service-a")["upstreams"][0].update(timeout="7s", retries=4)
+        assert "Publish clusters, endpoints, routes and listeners" in mesh.must_run().changed
+
+
+def test_update_of_the_application(mesh: Mesh) -> None:
+    before = mesh.pods()
+    with mesh.load("update of the applications"):
+        for each in mesh.services:
+            each["environment"]["SERVICE_NAME"] += "-new"
+        mesh.must_run()
+    assert mesh.pods() & before == mesh.pods("front")
+    assert answers(mesh, "/") == {"service-a-new service-b-new "}
+
+
+def test_scale(mesh: Mesh) -> None:
+    """A third pod gets its share; those that leave are not missed."""
+    with mesh.load("scale 2 → 3 → 1") as load:
+        for replicas in (3, 1):
+            for each in [*mesh.services, *mesh.fronts]:
+                each["replicas"] = replicas
+            mesh.must_run()
+            names = {pod.name for pod in mesh.pods("service-a")}
+            assert len(names) == replicas
+            load.wait_until(lambda report: names <= set(report.hostnames()), f"answers of {names}")  # noqa: B023
+    assert set(load.report.hostnames(load.now - 2)) == names
+    for each in [*mesh.services, *mesh.fronts]:
+        each["replicas"] = 2
+    mesh.must_run()
+
+
+def test_update_of_envoy(mesh: Mesh) -> None:
+    """And of everything in which pods are started, such as the times of DNS."""
+    before = mesh.pods()
+    with mesh.load("update of Envoy"):
+        mesh.settings |= {"mesh_envoy_image": NEW_ENVOY, "mesh_dns": SHORT_DNS}
+        mesh.must_run()
+    assert not mesh.pods() & before
+
+
+def test_static_configuration(mesh: Mesh) -> None:
+    """Whose every change replaces pods."""
+    with mesh.load("mesh_config_delivery static, and a change of it"):
+        mesh.settings["mesh_config_delivery"] = "static"
+        mesh.must_run()
+        before = mesh.pods("front")
+        mesh.front()["routes"].insert(0, {"prefix": "/static", "service": "service-b"})
+        mesh.must_run()
+    assert not mesh.pods("front") & before
+    assert answers(mesh, "/static") == {"service-b-new "}
+
+
+def test_former_envoy(mesh: Mesh) -> None:
+    """Back to files, and to the oldest Envoy."""
+    with mesh.load("former Envoy, mesh_config_delivery files"):
+        mesh.settings |= {"mesh_envoy_image": OLD_ENVOY, "mesh_config_delivery": "files"}
+        mesh.must_run()
+
+
+def test_renewal_of_a_certificate(mesh: Mesh) -> None:
+    port = mesh.node_port(HTTPS)
+
+    def served() -> set[str]:
+        addresses = mesh.cluster.nodes.values()
+        return {ssl.get_server_certificate((node, port), timeout=10) for node in addresses for _again in range(3)}
+
+    (old,) = served()
+    with mesh.load("renewal of a certificate", port=HTTPS, tls=True), mesh.unmoved():
+        mesh.must_run(certificates_renew_days=400, certificates_days=500)
+        written = time.monotonic()
+        wait_until(lambda: old not in served(), "every pod serves the new certificate", 120)
+        print(f"certificate: every pod serves the new one {time.monotonic() - written:.1f} s after the run")
+
+
+def test_drain_of_a_node(mesh: Mesh) -> None:
+    """As `kubectl drain` does it; DNS runs on one of the nodes, too."""
+    (node,) = {pod.spec.node_name for pod in mesh.core.list_namespaced_pod("kube-system").items}
+    mesh.core.patch_node(node, {"spec": {"unschedulable": True}})
+    try:
+        with mesh.load("drain of a node"):
+            drain(mesh.core, node)
+        assert node not in {pod.node for pod in mesh.pods()}
+    finally:
+        mesh.core.patch_node(node, {"spec": {"unschedulable": False}})
+
+
+def drain(core: client.CoreV1Api, node: str) -> None:
+    """Evict all pods of a node, as fast as their budgets allow."""
+    pods = core.list_pod_for_all_namespaces(field_selector=f"spec.nodeName={node}").items
+    left = [(pod.metadata.name, pod.metadata.namespace) for pod in pods]
+    assert left
+    wait_until(lambda: not [left.remove(each) for each in [*left] if evict(core, *each)] and not left, "evicted", 120)
+
+
+def evict(core: client.CoreV1Api, name: str, namespace: str) -> bool:
+    """Whether a pod is on its way, or gone."""
+    try:
+        core.create_namespaced_pod_eviction(name, namespace, {"metadata": {"name": name, "namespace": namespace}})
+    except client.ApiException as problem:
+        if problem.status not in (404, 429):
+            raise
+        return problem.status == 404  # else its budget says: not yet
+    return True
+
+
+def test_death_of_a_pod(mesh: Mesh) -> None:
+    """All processes of a pod of each service end at once."""
+    with mesh.load("death of a pod of each service", share=0.001) as load:
+        for each in mesh.services:
+            kill(min(mesh.pods(each["name"])))
+            load.wait_for(2000)
+
+
+def kill(pod: Pod) -> None:
+    processes = [each for each in Path("/proc").glob("[0-9]*") if pod.uid in text_of(each / "cgroup")]
+    assert processes
+    for each in processes:
+        os.kill(int(each.name), signal.SIGKILL)
+
+
+def text_of(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def test_stop_of_the_api_server(mesh: Mesh) -> None:
+    with mesh.load("API server away for two minutes") as load, mesh.unmoved():
+        mesh.cluster.stop("apiserver")
+        try:
+            time.sleep(STOPPED_SECONDS)
+        finally:
+            mesh.cluster.start("apiserver")
+        # What it makes of nodes that did not report for so long.
+        end = load.now + 30
+        load.wait_until(lambda _report: load.now > end, "half a minute", 60)
+
+
+def test_renaming_of_a_service(mesh: Mesh) -> None:
+    """Nothing of the old name is left."""
+    with mesh.load("renaming of a service"):
+        mesh.services = [service("service-a", "service-c"), service("service-c")]
+        for route in mesh.front()["routes"]:
+            route["service"] = route["service"].replace("service-b", "service-c")
+        mesh.must_run()
+    assert not [name for name in mesh.objects() if "service-b" in name]
+    assert answers(mesh, "/") == {"service-a service-c "}

@@ -1,0 +1,69 @@
+"""The test cluster: its programs and images, made while other parts run, and the tests on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from parts import molecule
+from parts.running import BIN, ROOT, Check, Log, Skipped, pytest
+
+OUTSIDE = "KUBECONFIG" in os.environ
+"""Whether a cluster of the caller's takes the place of ours."""
+BUILD = "from cluster.build import build; build()"
+MAKE_IMAGES = """\
+from cluster.commands import install_packages
+from cluster.images import base_images
+install_packages()
+base_images()
+"""
+CLUSTER = [BIN / "python", "-m", "cluster"]
+FOUND = {"PYTHONPATH": "tests"}
+
+
+def programs(log: Log) -> list[Check]:
+    """By the Python that runs this: nothing takes longer, and .venv is not there yet."""
+    _require_ours()
+    return [log.check("they are built", [sys.executable, "-c", BUILD], cwd=ROOT / "tests")]
+
+
+def images(log: Log) -> list[Check]:
+    _require_ours()
+    return [log.check("they are made", [BIN / "python", "-c", MAKE_IMAGES], cwd=ROOT / "tests")]
+
+
+def run(log: Log) -> list[Check]:
+    with _cluster(log) as kubeconfig:
+        return [
+            *pytest(log, "cluster", ["tests/cluster"], python=BIN / "python", env={"KUBECONFIG": kubeconfig}),
+            *molecule.scenario(log, "kubernetes", KUBECONFIG=kubeconfig),
+        ]
+
+
+@contextmanager
+def _cluster(log: Log) -> Iterator[str]:
+    """The kubeconfig of a cluster that ends with the block, unless it was there before."""
+    if not OUTSIDE:
+        _require()
+    ours = not OUTSIDE and "RUNNING" not in log.run([*CLUSTER, "status"], env=FOUND)[1]
+    try:
+        yield log.must([*CLUSTER, "up"], env=FOUND).rpartition("KUBECONFIG=")[2].strip()
+    finally:
+        if ours:
+            log.run([*CLUSTER, "down"], env=FOUND)
+
+
+def _require_ours() -> None:
+    if OUTSIDE:
+        raise Skipped("KUBECONFIG names a cluster that has its own")
+    _require()
+
+
+def _require() -> None:
+    if os.geteuid():
+        raise Skipped("only root can start the test cluster; KUBECONFIG=... names another one")
+    if not shutil.which("go"):
+        raise Skipped("there is no Go on this machine to build the test cluster; KUBECONFIG=... names another one")

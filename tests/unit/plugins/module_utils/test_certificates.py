@@ -1,0 +1,54 @@
+"""Names of certificates, and what is wrong with Secrets. Real certificates are in tests/cluster."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.sidecar.mesh.plugins.module_utils.certificates import covers, secret_problems, served_names
+from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted", "good"),
+    [
+        ("DNS:a.example.com", "DNS:A.example.com", True),
+        ("DNS:*.example.com", "DNS:a.example.com", True),
+        ("DNS:*.example.com", "DNS:a.b.example.com", False),
+        ("DNS:*.example.com", "DNS:example.com", False),
+        ("DNS:*.example.com", "DNS:*.example.com", True),
+        ("DNS:10.0.0.1", "IP:10.0.0.1", False),
+        ("DNS:*.0.0.1", "IP:10.0.0.1", False),
+    ],
+)
+def test_names_that_cover_others(own: str, wanted: str, good: bool) -> None:
+    assert covers(own, wanted) == good
+
+
+def test_names_of_what_fronts_serve() -> None:
+    host = {"name": "h", "routes": [{"prefix": "/", "service": "a"}]}
+    fronts = [
+        {
+            "name": "front",
+            "listeners": [{"port": 80}, {"port": 443, "tls": "shared"}, {"port": 444, "tls": "own"}],
+            "virtual_hosts": [{**host, "domains": ["Shop.example.com", "*.example.com", "shop.*"]}],
+        },
+        {"name": "edge", "listeners": [{"port": 443, "tls": "shared"}], "routes": [{"prefix": "/", "service": "a"}]},
+    ]
+    services = [{"name": "a", "port": 8080}]
+    served = served_names(build_model(services, fronts, {"namespace": "x"}))
+    public = ["DNS:*.example.com", "DNS:shop.example.com"]
+    assert sorted(served) == ["own", "shared"]
+    assert served["own"][:2] == ["DNS:localhost", "IP:127.0.0.1"]
+    assert [name for name in served["own"] if "example" in name] == public
+    assert {"DNS:edge", "DNS:edge.x.svc.cluster.local", "DNS:front.x", *public} < set(served["shared"])
+    assert not any("shop.*" in name for names in served.values() for name in names)
+
+
+def test_a_certificate_that_has_ended_or_not_begun() -> None:
+    secrets = {"s": {"data": {"tls.crt": "x", "tls.key": "x"}}}
+    same = {"public_key_fingerprints": {"sha256": "a"}}
+    ended = {**same, "not_after": "20250102000000Z", "expired": True, "subject_alt_name": None}
+    early = {**ended, "expired": False, "not_before": "20990102000000Z", "valid_at": {"now": False}}
+    for info, problem in ((ended, "ended on 2025-01-02; renew it"), (early, "is not valid before 2099-01-02")):
+        assert list(secret_problems(secrets, "n", {"s": info}, {"s": same}, {"s": []})) == [
+            f"Secret n/s: the certificate {problem}"
+        ]
