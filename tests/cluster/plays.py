@@ -9,10 +9,10 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from behaviour.local_mesh import Play as PlaybookRun
 from kubernetes import client, config
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -22,24 +22,8 @@ PLAY_SECONDS = 600
 Item = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Play:
-    """A play that ended: its exit code, and the result of every task in their order."""
-
-    code: int
-    tasks: list[tuple[str, Item]]
-    output: str
-
-    @property
-    def changed(self) -> list[str]:
-        """Names of the tasks that changed something."""
-        return [name for name, result in self.tasks if result.get("changed")]
-
-    @property
-    def failure(self) -> str:
-        """What the user is told when it fails."""
-        failed = [result for _rest, result in self.tasks if result.get("failed")]
-        return str(failed[0].get("msg", failed[0])) if failed else ""
+class Play(PlaybookRun):
+    """A play that ended, and what it set."""
 
     @property
     def facts(self) -> Item:
