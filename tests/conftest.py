@@ -69,6 +69,8 @@ def cluster() -> Iterator[Any]:
         kubeconfig = lifecycle.up()
     except Missing as reason:
         pytest.skip(str(reason))
+    # What tests start finds it, too.
+    os.environ["KUBECONFIG"] = str(kubeconfig)
     with api.connected(kubeconfig) as connection:
         yield Cluster(kubeconfig, connection)
 

@@ -22,6 +22,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.envoy import (
 from ansible_collections.sidecar.mesh.plugins.module_utils.names import (
     ADMIN_CLUSTER,
     COLLECTOR_CLUSTER,
+    HEALTH_FILTER,
     routes_file,
     secret_file,
 )
@@ -253,7 +254,7 @@ def _health_filter(item: dict[str, Any]) -> list[Config]:
         {"name": "x-envoy-livenessprobe", "string_match": {"exact": "healthz"}},
     ]
     kind = "envoy.extensions.filters.http.health_check.v3.HealthCheck"
-    return [extension("envoy.filters.http.health_check", kind, pass_through_mode=False, headers=headers)]
+    return [extension(HEALTH_FILTER, kind, pass_through_mode=False, headers=headers)]
 
 
 def _router() -> Config:

@@ -33,6 +33,9 @@ def listener(direction: str, port: int) -> str:
     return f"{direction}_{port}"
 
 
+HEALTH_FILTER = "envoy.filters.http.health_check"
+
+
 def is_egress(listener_name: str) -> bool:
     """Whether it is the application beside a proxy that uses a listener."""
     return listener_name.startswith("egress_")
@@ -48,6 +51,10 @@ def endpoints_file(cluster: str) -> str:
 
 def secret_file(secret: str) -> str:
     return f"sds.{secret}.yaml"
+
+
+def is_secret_file(name: str) -> bool:
+    return name.startswith("sds.")
 
 
 def upstream_variable(service: str) -> str:

@@ -18,6 +18,7 @@ Source: Envoy docs, "xDS protocol", eventual consistency considerations.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml, names
@@ -77,22 +78,60 @@ def steps(old: Files, new: Files) -> list[Files]:
 
 
 def held(old: Files, new: Files) -> Files:
-    """The new files for a sidecar whose application still runs as it was before, and is to be restarted.
+    """The new files for a proxy that is to be replaced, and still runs with what it was started with.
 
-    What is new is there already, nothing is gone yet, and the application's own side (its cluster, and the egress
-    listeners it calls with their routes) is as the application knows it.
+    What is new is there already, nothing is gone yet. The application's own side (its cluster, and the egress listeners
+    it calls with their routes) is as the application knows it. What uses a certificate that is new has to wait, for a
+    pod has those it was started with; and a listener that its kubelet asks goes on to answer as it is asked.
     """
     if CLUSTERS_FILE not in old or CLUSTERS_FILE not in new:
         return dict(new)
+    certificates = {name for name in new.keys() - old.keys() if names.is_secret_file(name)}
     clusters_old, clusters_new = _resources(old, CLUSTERS_FILE), _resources(new, CLUSTERS_FILE)
     listeners_old, listeners_new = _resources(old, LISTENERS_FILE), _resources(new, LISTENERS_FILE)
+    later = {name for name, item in clusters_new.items() if _names_any(item, certificates)}
+    clusters_new = _without(clusters_new, later)
     listeners_new = _without(listeners_new, _taking_over(listeners_new, listeners_old))
+    listeners_new = {
+        name: item
+        for name, item in listeners_new.items()
+        if not _names_any(item, certificates) and _answer(item) == _answer(listeners_old.get(name, item))
+    }
     called = {name: item for name, item in listeners_old.items() if names.is_egress(name)}
     routes = {file: old[file] for file in map(names.routes_file, called) if file in old}
+    waiting = later - clusters_old.keys()
+    routes |= {
+        file: old[file] for file in old.keys() & new.keys() if _is_routes(file) and _routes_to(new[file], waiting)
+    }
     application = {name: item for name, item in clusters_old.items() if name == names.APPLICATION_CLUSTER}
     clusters = {**clusters_old, **clusters_new, **application}
     listeners = {**listeners_old, **listeners_new, **called}
-    return {**old, **new, **_xds(clusters, listeners), **routes}
+    files = {name: text for name, text in {**old, **new}.items() if name not in certificates}
+    return {**files, **_xds(clusters, listeners), **routes}
+
+
+def _names_any(item: Any, files: set[str]) -> bool:
+    """Whether a part of a configuration reads one of these files of the proxy's folder."""
+    return any(text.rpartition("/")[2] in files for text in _texts(item))
+
+
+def _answer(listener: dict[str, Any]) -> Any:
+    """How a listener answers a kubelet: its health check, and whether with TLS."""
+    chains = listener.get("filter_chains", [])
+    filters = [each for chain in chains for each in chain.get("filters", [])]
+    http = [each for item in filters for each in item.get("typed_config", {}).get("http_filters", [])]
+    checks = [each for each in http if each.get("name") == names.HEALTH_FILTER]
+    return checks, bool(checks) and ["transport_socket" in chain for chain in chains]
+
+
+def _routes_to(text: str, clusters: set[str]) -> bool:
+    return bool(clusters) and not clusters.isdisjoint(_texts(envoy_yaml.load(text)))
+
+
+def _texts(item: Any) -> Iterator[str]:
+    values = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+    for value in values:
+        yield from [value] if isinstance(value, str) else _texts(value)
 
 
 def zone_steps(old: Records, new: Records) -> tuple[Records, Records]:

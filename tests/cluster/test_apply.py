@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import http.server
-import os
 import secrets
 import threading
 from collections.abc import Iterator
@@ -21,10 +20,8 @@ SECRET = "hunter2-and-more"
 
 
 @pytest.fixture(scope="module")
-def cluster() -> kube.Cluster:
-    if "KUBECONFIG" not in os.environ:
-        pytest.skip("KUBECONFIG names no cluster")
-    return kube.connect({})
+def cluster(cluster: Any) -> kube.Cluster:
+    return kube.connect({"kubeconfig": str(cluster.kubeconfig)})
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml
-from ansible_collections.sidecar.mesh.plugins.module_utils.files import proxy_files
+from ansible_collections.sidecar.mesh.plugins.module_utils.files import proxy_files, response
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 from ansible_collections.sidecar.mesh.plugins.module_utils.publishing import held, steps, zone_steps
 from golden.rules import called
@@ -284,3 +284,38 @@ def test_names_are_there_before_they_are_asked_for_and_until_nobody_asks() -> No
         {"stays": ["2", "4"], "goes": ["3"], "comes": ["5"]},
     )
     assert zone_steps({}, new) == (new, new)
+
+
+def front_files(*, tls: str = "", **settings: Any) -> Files:
+    listener = {"tls": {"secret": tls}} if tls else {}
+    proxy = {
+        "name": "f",
+        "listeners": [{"port": 8001}, {"port": 8002, **listener}],
+        "routes": [{"prefix": "/", "service": "b"}],
+        **settings,
+    }
+    service = {"name": "b", "port": 8081, "image": "b:1"}
+    model = build_model([service], [proxy], {"engine": "kubernetes", "envoy_image": "envoy:1"})
+    return next(proxy_files(item) for item in model["proxies"] if item["workload"] == "f")
+
+
+def listeners_of(files: Files) -> dict[str, Any]:
+    return {item["name"]: item for item in load(files["lds.yaml"])["resources"]}
+
+
+def test_a_pod_that_is_to_be_replaced_is_given_no_certificate_it_lacks() -> None:
+    """Envoy would refuse the listener, and the change with it."""
+    plain, served = front_files(), front_files(tls="own")
+    without = [item for item in load(plain["lds.yaml"])["resources"] if item["name"] != "front_8002"]
+    for old in (plain, {**plain, "lds.yaml": response(without)}):
+        found = held(old, served)
+        assert "sds.own.yaml" not in found
+        assert listeners_of(found) == listeners_of(old)
+    assert held(served, front_files(tls="own", replicas=3)) == served
+
+
+def test_a_pod_that_is_to_be_replaced_answers_probes_as_it_is_asked() -> None:
+    old, new = front_files(health_path="/old"), front_files(health_path="/new")
+    assert listeners_of(held(old, new)) == listeners_of(old)
+    served = front_files(tls="own", health_path="/old")
+    assert listeners_of(held(served, old)) == listeners_of(served)
