@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils.kube import Object
@@ -161,6 +162,15 @@ def ready_when_started(workload: Object) -> bool:
     spec = workload["spec"]
     containers = spec["template"]["spec"].get("containers") or []
     return not spec.get("minReadySeconds") and any("readinessProbe" not in container for container in containers)
+
+
+def available_since(workload: Object) -> float:
+    """The time (seconds since 1970) when a Deployment became available, as it does again and again if it crashes.
+
+    0 where that is not told.
+    """
+    told = _condition(workload.get("status") or {}, "Available").get("lastTransitionTime")
+    return datetime.fromisoformat(told.replace("Z", "+00:00")).timestamp() if told else 0.0
 
 
 def refused_pods(obj: Object) -> list[Trouble]:

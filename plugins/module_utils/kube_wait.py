@@ -16,6 +16,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.kube_read import each
 from ansible_collections.sidecar.mesh.plugins.module_utils.kube_rollouts import (
     Rollout,
     Trouble,
+    available_since,
     current_pods,
     hopeless,
     ready_when_started,
@@ -110,14 +111,17 @@ def wait(watch: Watch, workloads: Sequence[Object], pause: float | None = None) 
 
 
 def _is_steady(memory: Object, view: View, now: float) -> bool:
-    """Whether rollouts that finished meanwhile still are, where pods count as available as soon as they start."""
+    """Whether rollouts that finished lately still are, where pods count as available as soon as they start."""
     awaited = set(memory.get("awaited", [])) | {state.title for _obj, state in view.unfinished}
     memory["awaited"] = sorted(awaited)
     if view.unfinished:
         memory.pop("finished", None)
         return False
     memory.setdefault("finished", now)
-    doubtful = any(title(obj) in awaited and ready_when_started(obj) for obj in view.objects)
+    doubtful = any(
+        ready_when_started(obj) and (title(obj) in awaited or now - available_since(obj) < _STEADY)
+        for obj in view.objects
+    )
     return not doubtful or now - memory["finished"] >= _STEADY
 
 

@@ -77,15 +77,17 @@ os.chdir("/")
 http.server.test(http.server.SimpleHTTPRequestHandler, port=int(os.environ["PORT"]), bind=os.environ["BIND_ADDRESS"])
 """
 CALLS = """
-import json, socket, sys
-def opens(address, port):
+import concurrent.futures, itertools, json, socket, sys
+addresses, ports = map(json.loads, sys.argv[1:])
+edges = [*itertools.product(addresses, ports)]
+def opens(edge):
     try:
-        socket.create_connection((address, port), 3).close()
+        socket.create_connection((addresses[edge[0]], edge[1]), 3).close()
     except OSError:
         return False
     return True
-addresses, ports = map(json.loads, sys.argv[1:])
-print(json.dumps([[name, port] for name, address in addresses.items() for port in ports if opens(address, port)]))
+with concurrent.futures.ThreadPoolExecutor(len(edges)) as pool:
+    print(json.dumps([edge for edge, is_open in zip(edges, pool.map(opens, edges)) if is_open]))
 """
 ASKS = """
 import os, sys, urllib.request

@@ -157,9 +157,14 @@ class Mesh:
         ]
 
     def answer(self, place: kube_fronts.Place) -> int:
-        with contextlib.closing(http.client.HTTPConnection(place.address, place.port, timeout=5)) as connection:
+        """The status; 0 where nobody answers, as a node does before it knows of the port."""
+        with (
+            contextlib.closing(http.client.HTTPConnection(place.address, place.port, timeout=5)) as connection,
+            contextlib.suppress(OSError),
+        ):
             connection.request("GET", "/")
             return connection.getresponse().status
+        return 0
 
     @contextlib.contextmanager
     def load(self, count: int = 1000) -> Iterator[Load]:
