@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from bench import apply, generator, page, render, traffic, unchanged
+from bench import apply, generator, page, render, rollout, traffic, unchanged
 from bench.measuring import Row
 
 SUBJECTS: dict[str, Callable[[], list[Row]]] = {
@@ -16,6 +16,7 @@ SUBJECTS: dict[str, Callable[[], list[Row]]] = {
     "request": traffic.rows,
     "route": traffic.change_rows,
     "apply": apply.rows,
+    "rollout": rollout.rows,
 }
 
 

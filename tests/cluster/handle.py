@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from kubernetes import client
 
 from cluster import supervision
 from cluster.lifecycle import given
+from cluster.places import PROGRAMS
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,12 @@ class Cluster:
             node.metadata.name: next(each.address for each in node.status.addresses if each.type == "InternalIP")
             for node in core.list_node().items
         }
+
+    @property
+    def kubectl(self) -> str:
+        """The program."""
+        found = shutil.which("kubectl", path=f"{PROGRAMS}:{os.environ['PATH']}")
+        return found or pytest.skip("kubectl is not on PATH")
 
     @contextmanager
     def new_namespace(self) -> Iterator[str]:

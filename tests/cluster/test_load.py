@@ -75,7 +75,7 @@ def front() -> Item:
     return {
         "name": "front",
         "replicas": 2,
-        "listeners": [{"port": HTTP}, {"port": HTTPS, "tls": {"secret": "front-tls"}}],
+        "listeners": [{"port": HTTP}],
         "routes": [{"prefix": "/", "service": "service-a", "idempotent": True}],
         "expose": "NodePort",
     }
@@ -162,29 +162,26 @@ def test_scale(mesh: Mesh) -> None:
 
 
 def test_update_of_envoy(mesh: Mesh) -> None:
-    """And of everything in which pods are started, such as the times of DNS."""
+    """And of everything in which pods are started: the times of DNS, a certificate, the path of probes."""
     before = mesh.pods()
     with mesh.load("update of Envoy"):
         mesh.settings |= {"mesh_envoy_image": NEW_ENVOY, "mesh_dns": SHORT_DNS}
+        mesh.front()["health_path"] = "/well"
+        mesh.front()["listeners"].append({"port": HTTPS, "tls": {"secret": "front-tls"}})
         mesh.must_run()
     assert not mesh.pods() & before
 
 
 def test_static_configuration(mesh: Mesh) -> None:
-    """Whose every change replaces pods."""
-    with mesh.load("mesh_config_delivery static, and a change of it"):
+    """Whose every change replaces pods; then back to files, and to the oldest Envoy."""
+    with mesh.load("mesh_config_delivery static, a change of it, and back"):
         mesh.settings["mesh_config_delivery"] = "static"
         mesh.must_run()
         before = mesh.pods("front")
         mesh.front()["routes"].insert(0, {"prefix": "/static", "service": "service-b"})
         mesh.must_run()
-    assert not mesh.pods("front") & before
-    assert answers(mesh, "/static") == {"service-b-new "}
-
-
-def test_former_envoy(mesh: Mesh) -> None:
-    """Back to files, and to the oldest Envoy."""
-    with mesh.load("former Envoy, mesh_config_delivery files"):
+        assert not mesh.pods("front") & before
+        assert answers(mesh, "/static") == {"service-b-new "}
         mesh.settings |= {"mesh_envoy_image": OLD_ENVOY, "mesh_config_delivery": "files"}
         mesh.must_run()
 

@@ -39,8 +39,6 @@ class Part:
     lane: str
     nice: int = 10
     after: tuple[str, ...] = (VENV,)
-    named: bool = False
-    """It runs only if it is asked for by its name."""
 
 
 PARTS = [
@@ -53,8 +51,8 @@ PARTS = [
     Part("bytes", "the same bytes on every Python and ansible-core", same_bytes.run, "short"),
     Part("importer", "galaxy-importer on the built artifact", importer.run, "short"),
     Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run, "sanity"),
-    Part("programs", "the programs of the test cluster", cluster.programs, "programs", nice=5, after=(), named=True),
-    Part("images", "the images of the test cluster", cluster.images, "programs", nice=5, named=True),
+    Part("programs", "the programs of the test cluster", cluster.programs, "programs", nice=5, after=()),
+    Part("images", "the images of the test cluster", cluster.images, "programs", nice=5),
     Part("behaviour", "behaviour of real Envoys", pytests.behaviour, "meshes", nice=0),
     Part("molecule", "molecule scenario default", molecule.run, "meshes", nice=0),
     Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, "meshes", nice=0),
@@ -67,7 +65,6 @@ PARTS = [
         "meshes",
         nice=0,
         after=(VENV, "programs", "images", "local", "artifact"),
-        named=True,
     ),
 ]
 
@@ -110,7 +107,7 @@ def _chosen_parts() -> list[Part]:
     unknown = sorted(set(arguments.parts) - set(names))
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)} (there are: {', '.join(names)})")
-    return [part for part in PARTS if (part.name in arguments.parts if arguments.parts else not part.named)]
+    return [part for part in PARTS if not arguments.parts or part.name in arguments.parts]
 
 
 def _run_lane(ended: dict[str, threading.Event], parts: list[Part]) -> list[tuple[str, list[Check]]]:
