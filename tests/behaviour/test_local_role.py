@@ -158,6 +158,18 @@ def test_verify_proves_the_mesh_by_a_request_that_every_log_on_the_way_knows(mes
     assert len(logged()) == 3
 
 
+def test_status_tells_of_every_replica_what_it_runs(mesh: Mesh) -> None:
+    def told() -> list[list[str]]:
+        play = mesh.must_run("status")
+        assert play.changed == []
+        (lines,) = (result["msg"] for name, result in play.tasks if name == "Show how the mesh is")
+        return [line.split() for line in lines]
+
+    replicas = [line[-7:] for line in told() if "ready" in line]
+    assert [line[0] for line in replicas] == ["a-1", "a-2", "b-1", "b-2", "front-1"]
+    assert {line[4] for line in replicas} == {"current"}
+
+
 def test_every_log_is_rotated(mesh: Mesh) -> None:
     programs = (mesh.state / "programs.conf").read_text().split("\n[")[1:]
     assert len(programs) == len(mesh.pids())

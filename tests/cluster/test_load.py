@@ -5,7 +5,9 @@ One mesh, front proxy → service-a → service-b, two pods each, goes through i
 
 from __future__ import annotations
 
+import copy
 import http.client
+import json
 import os
 import signal
 import ssl
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from behaviour.machine import wait_until
 from kubernetes import client
 
@@ -264,6 +267,54 @@ def test_stop_of_the_api_server(mesh: Mesh) -> None:
         # What it makes of nodes that did not report for so long.
         end = load.now + 30
         load.wait_until(lambda _report: load.now > end, "half a minute", 60)
+
+
+def test_changes_that_fail(mesh: Mesh) -> None:
+    """Each with an error that says why; the pods of before serve on, and the next run completes."""
+    good = copy.deepcopy(mesh.services)
+    with mesh.load("changes that fail"):
+        with mesh.unmoved():
+            mesh.service("service-b")["envoy_patch"] = {"cluster": {"connect_timeout": "-1s"}}
+            assert "Invalid duration" in mesh.run().failure
+            mesh.services = copy.deepcopy(good)
+            mesh.service("service-a")["image"] = "localhost/there-is-none:1"
+            mesh.service("service-b")["pod"]["command"] = ["node", "--eval", "throw new Error('out of stock')"]
+            failure = mesh.run().failure
+            assert "ErrImagePull" in failure or "ImagePullBackOff" in failure
+            assert "container application: crashes: exit code 1" in failure
+            assert "Error: out of stock" in failure
+            mesh.services = copy.deepcopy(good)
+            failure = mesh.run(mesh_kubeconfig=str(guest(mesh)), mesh_former="keep").failure
+            assert f"system:serviceaccount:{mesh.namespace}:guest may not " in failure
+            assert "give it a Role and a RoleBinding" in failure
+            mesh.must_run()
+        pods = {"hard": {"pods": str(len(mesh.all_pods()))}}
+        mesh.core.create_namespaced_resource_quota(mesh.namespace, {"metadata": {"name": "few"}, "spec": pods})
+        mesh.service("service-b")["environment"]["SERVICE_NAME"] = "service-b-late"
+        assert "exceeded quota: few" in mesh.run().failure
+        assert answers(mesh, "/") == {"service-a-new service-b-new "}
+        mesh.core.delete_namespaced_resource_quota("few", mesh.namespace)
+        mesh.must_run()
+    assert answers(mesh, "/") == {"service-a-new service-b-late "}
+
+
+def guest(mesh: Mesh) -> Path:
+    """The kubeconfig of somebody who may look at all that is in the namespace."""
+    rbac = client.RbacAuthorizationV1Api(mesh.cluster.api)
+    metadata = {"name": "guest"}
+    mesh.core.create_namespaced_service_account(mesh.namespace, {"metadata": metadata})
+    rules = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]
+    rbac.create_namespaced_role(mesh.namespace, {"metadata": metadata, "rules": rules})
+    subjects = [{"kind": "ServiceAccount", "name": "guest", "namespace": mesh.namespace}]
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "guest"}
+    rbac.create_namespaced_role_binding(mesh.namespace, {"metadata": metadata, "subjects": subjects, "roleRef": role})
+    token = mesh.core.create_namespaced_service_account_token("guest", mesh.namespace, {"spec": {}}).status.token
+    kubeconfig = yaml.safe_load(mesh.cluster.kubeconfig.read_text())
+    for user in kubeconfig["users"]:
+        user["user"] = {"token": token}
+    path = mesh.folder / "guest.json"
+    path.write_text(json.dumps(kubeconfig))
+    return path
 
 
 def test_renaming_of_a_service(mesh: Mesh) -> None:
