@@ -80,10 +80,9 @@ def _asked(url: str, path: str, basic: str, insecure: bool) -> bool:
             status, _rest = _head(url, {**headers, "Authorization": f"{kind} {credential}"}, insecure)
         # Those that give tokens may refuse one for what is not there yet.
         if status == 401 and not tokens:
-            raise UnusableError(
-                f"images_registry: {urllib.parse.urlsplit(url).netloc} {'refuses the' if basic else 'asks for a'} login; "
-                "log in with podman or docker, or name a file with a login for it in images_auth_file"
-            )
+            said = f"{urllib.parse.urlsplit(url).netloc} {'refuses the' if basic else 'asks for a'} login"
+            remedy = "log in with podman or docker, or name a file with a login for it in images_auth_file"
+            raise UnusableError(f"images_registry: {said}; {remedy}")
     if status not in (200, 404):
         raise RegistryError(f"{url} answers {status}")
     return status == 200
