@@ -10,6 +10,7 @@ authentication"; containers-auth.json(5).
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import re
@@ -38,8 +39,12 @@ class RegistryError(Exception):
     """A registry did not say whether it has an image."""
 
 
+class UnusableError(RegistryError):
+    """Nor would it take one; the message says what helps."""
+
+
 def has(reference: str, auth_file: str = "", *, insecure: bool = False) -> bool:
-    """Whether a registry has an image. Raises RegistryError.
+    """Whether a registry has an image. Raises RegistryError, and UnusableError where that is all there is to say.
 
     ``insecure``: certificates are not checked, and what does not speak TLS is asked in the clear.
     """
@@ -48,13 +53,20 @@ def has(reference: str, auth_file: str = "", *, insecure: bool = False) -> bool:
     server = "registry-1.docker.io" if host == _DOCKER_HUB else host
     path = f"library/{path}" if host == _DOCKER_HUB and "/" not in path else path
     basic = credentials(host, path, auth_file)
-    problem = "no answer"
+    problem = ""
     for scheme in ("https", "http") if insecure else ("https",):
         try:
             return _asked(f"{scheme}://{server}/v2/{path}/manifests/{tag}", path, basic, insecure)
-        except (OSError, ValueError) as exc:
-            problem = str(exc)
-    raise RegistryError(f"{reference}: {problem}")
+        except urllib.error.HTTPError as answer:
+            raise RegistryError(f"{answer.url} answers {answer.code}") from answer
+        except OSError as exc:
+            problem = str(getattr(exc, "reason", exc))
+        except (ValueError, LookupError, http.client.HTTPException) as exc:
+            raise RegistryError(f"not understood: {exc}") from exc
+    raise UnusableError(
+        f"images_registry: {host} does not answer ({problem}); correct its name and port, start it, or set "
+        "images_registry_insecure if it has no certificate, or one that is not trusted here"
+    )
 
 
 def _asked(url: str, path: str, basic: str, insecure: bool) -> bool:
@@ -62,15 +74,17 @@ def _asked(url: str, path: str, basic: str, insecure: bool) -> bool:
     status, challenge = _head(url, headers, insecure)
     if status == 401:
         kind, _rest, more = challenge.partition(" ")
-        if kind.lower() == "bearer":
-            authorization = f"Bearer {_token(dict(_CHALLENGE.findall(more)), path, basic, insecure)}"
-        elif basic:
-            authorization = f"Basic {basic}"
-        else:
-            raise ValueError("the registry asks for a login")
-        status, challenge = _head(url, {**headers, "Authorization": authorization}, insecure)
+        tokens = kind.lower() == "bearer"
+        if tokens or basic:
+            credential = _token(dict(_CHALLENGE.findall(more)), path, basic, insecure) if tokens else basic
+            status, _rest = _head(url, {**headers, "Authorization": f"{kind} {credential}"}, insecure)
+        # Those that give tokens may refuse one for what is not there yet.
+        if status == 401 and not tokens:
+            said = f"{urllib.parse.urlsplit(url).netloc} {'refuses the' if basic else 'asks for a'} login"
+            remedy = "log in with podman or docker, or name a file with a login for it in images_auth_file"
+            raise UnusableError(f"images_registry: {said}; {remedy}")
     if status not in (200, 404):
-        raise ValueError(f"the registry answers {status}")
+        raise RegistryError(f"{url} answers {status}")
     return status == 200
 
 

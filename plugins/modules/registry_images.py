@@ -12,6 +12,7 @@ version_added: 0.1.0
 description:
   - Asks for the manifest of each image, without a builder and without pulling anything.
   - Logins are those of podman, buildah and docker, with their credential helpers.
+  - Fails if a registry does not answer, or refuses the login.
 options:
   references:
     description: References with registry and tag.
@@ -66,7 +67,7 @@ unknown:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sidecar.mesh.plugins.module_utils.registry import RegistryError, has
+from ansible_collections.sidecar.mesh.plugins.module_utils.registry import RegistryError, UnusableError, has
 
 
 def main() -> None:
@@ -83,6 +84,8 @@ def main() -> None:
         try:
             if has(reference, module.params["auth_file"] or "", insecure=module.params["insecure"]):
                 present.append(reference)
+        except UnusableError as exc:
+            module.fail_json(msg=str(exc))
         except RegistryError as exc:
             unknown[reference] = str(exc)
     module.exit_json(changed=False, present=present, unknown=unknown)
