@@ -89,8 +89,9 @@ class Play:
     @property
     def failure(self) -> str:
         """What the user is told when it fails."""
-        failed = [result for _rest, result in self.tasks if result.get("failed")]
-        return str(failed[0].get("msg", failed[0])) if failed else ""
+        failed = next((result for _rest, result in self.tasks if result.get("failed")), {})
+        result = next((item for item in failed.get("results") or [] if item.get("failed")), failed)
+        return f"{result.get('msg', result)}\n{result.get('stderr', '')}".strip() if failed else ""
 
     def programs(self, key: str) -> set[str]:
         """Programs that all steps of the run together ``started``, ``restarted`` or ``stopped``, or would have."""
