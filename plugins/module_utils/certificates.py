@@ -1,16 +1,13 @@
 # Copyright: (c) 2026, sidecar.mesh contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Certificates that front proxies serve: the names they are for, their Secrets, and what is wrong with one."""
+"""Certificates that front proxies serve: their Secrets, and what is wrong with one."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from typing import Any
-
-from ansible_collections.sidecar.mesh.plugins.module_utils import names
 
 Item = dict[str, Any]
 Names = dict[str, list[str]]
@@ -20,30 +17,6 @@ KEYS = ("tls.crt", "tls.key")
 
 ANNOTATION = "sidecar.mesh/certificate"
 """Digest of the certificate as it was written: another one since then is somebody else's."""
-
-_HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+")
-_LOCAL = ("DNS:localhost", "IP:127.0.0.1")
-
-
-def served_names(model: Item) -> Names:
-    """Names (``DNS:…``, ``IP:…``) under which clients ask for each certificate, by the name of its Secret.
-
-    Those are the domains of virtual hosts, the front proxy's own names in the cluster, and localhost. Patterns that no
-    certificate can have, such as ``shop.*``, are left out.
-    """
-    mesh = model["mesh"]
-    found: dict[str, set[str]] = {}
-    for proxy in model["proxies"]:
-        own = names.hosts(proxy["workload"], mesh["namespace"], mesh["domain"])
-        for listener in proxy["listeners"]:
-            if listener["tls"]:
-                domains = [domain for host in listener["virtual_hosts"] for domain in host["domains"]]
-                public = [domain.lower() for domain in domains if _HOST.fullmatch(domain.lower())]
-                found.setdefault(listener["tls"], set()).update([*own, *public])
-    return {
-        secret: [*_LOCAL, *(f"DNS:{name}" for name in sorted(hosts - {"localhost"}))]
-        for secret, hosts in sorted(found.items())
-    }
 
 
 def tls_secrets(contents: dict[str, str], secrets: list[str], labels: Item) -> list[Item]:

@@ -25,10 +25,10 @@ class Authority:
         self.path = folder / f"{name}.crt"
         _write(self.path, _pem(self._certificate))
 
-    def issue(self, folder: Path, name: str, *hosts: str) -> x509.Certificate:
-        """A new certificate of a common name, for hosts, as tls.crt and tls.key of a folder."""
+    def issue(self, folder: Path, name: str, *hosts: str, hours: float = 24) -> x509.Certificate:
+        """A new certificate of a common name, for hosts, as tls.crt and tls.key of a folder; it ends in ``hours``."""
         key = ec.generate_private_key(ec.SECP256R1())
-        begun = _begun(name, self._name, key)
+        begun = _begun(name, self._name, key, hours)
         if hosts:
             names = x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts])
             begun = begun.add_extension(names, critical=False)
@@ -45,7 +45,7 @@ def _named(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _begun(name: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _begun(name: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, hours: float = 24) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
@@ -54,7 +54,7 @@ def _begun(name: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x50
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(hours=hours))
     )
 
 

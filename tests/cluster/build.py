@@ -23,7 +23,7 @@ FASTER = {
 
 def programs() -> Path:
     """The folder of the built programs."""
-    return CACHE / f"programs-{_key()}"
+    return CACHE / f"programs-{digest(SOURCES)}"
 
 
 def build() -> Path:
@@ -47,12 +47,12 @@ def build() -> Path:
     return folder
 
 
-def _key() -> str:
-    """Changes with whatever the programs are made of."""
+def digest(sources: Path) -> str:
+    """Changes with whatever programs are made of."""
     made_of = hashlib.sha256()
-    for path in sorted(SOURCES.rglob("*")):
+    for path in sorted(sources.rglob("*")):
         if path.is_file():
-            made_of.update(f"{path.relative_to(SOURCES)}\n".encode() + path.read_bytes())
+            made_of.update(f"{path.relative_to(sources)}\n".encode() + path.read_bytes())
     return made_of.hexdigest()[:12]
 
 

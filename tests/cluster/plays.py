@@ -8,35 +8,55 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from behaviour.local_mesh import Play as PlaybookRun
+from behaviour.local_mesh import Play, play_of
+from behaviour.machine import BIN, ROOT
 from kubernetes import client, config
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-BIN = Path(sys.executable).parent
 PLAY_SECONDS = 600
 
 Item = dict[str, Any]
 
-
-class Play(PlaybookRun):
-    """A play that ended, and what it set."""
-
-    @property
-    def facts(self) -> Item:
-        """What the play set."""
-        return {key: value for _rest, result in self.tasks for key, value in result.get("ansible_facts", {}).items()}
+_BEGIN: Item = {"name": "(a step begins)", "ansible.builtin.debug": {"msg": ""}}
+_REFUSED = "(the step failed)"
 
 
 def run_role(folder: Path, role: str, variables: Item, *options: str, **environment: str) -> Play:
     """A role of the collection, in a play of its own. ``tasks_from`` among the variables names another entry point."""
+    return _run(folder, [_include(role, variables)], options, environment)
+
+
+def run_steps(folder: Path, role: str, steps: Sequence[Item], *options: str) -> list[Play]:
+    """The role once for each set of variables, in one play, which costs far less than many; a step that fails ends only
+    itself, and its ``code`` says so."""
+    tasks: list[Item] = []
+    for step in steps:
+        rescue = [{"name": _REFUSED, "ansible.builtin.debug": {"msg": ""}}]
+        tasks += [_BEGIN, {"block": [_include(role, step)], "rescue": rescue}]
+    whole = _run(folder, tasks, options, {})
+    assert whole.code == 0, whole.failure or whole.output
+    starts = [at for at, (name, _rest) in enumerate(whole.tasks) if name == _BEGIN["name"]]
+    parts = [whole.tasks[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
+    return [Play(int(any(name == _REFUSED for name, _rest in part)), part, whole.output) for part in parts]
+
+
+def must_run(folder: Path, role: str, variables: Item, *options: str) -> Play:
+    play = run_role(folder, role, variables, *options)
+    assert play.code == 0, play.failure or play.output
+    return play
+
+
+def _include(role: str, variables: Item) -> Item:
     include = {"name": f"sidecar.mesh.{role}", "tasks_from": variables.get("tasks_from", "main")}
     given = {key: value for key, value in variables.items() if key != "tasks_from"}
-    task = {"ansible.builtin.include_role": include, "vars": given}
-    hosts = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task]}
+    return {"ansible.builtin.include_role": include, "vars": given}
+
+
+def _run(folder: Path, tasks: list[Item], options: Sequence[str], environment: Mapping[str, str]) -> Play:
+    hosts = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}
     hosts["vars"] = {"ansible_python_interpreter": sys.executable}
     playbook = folder / "play.yml"
     playbook.write_text(json.dumps([hosts]))
@@ -50,25 +70,7 @@ def run_role(folder: Path, role: str, variables: Item, *options: str, **environm
         timeout=PLAY_SECONDS,
         check=False,
     )
-    return _play(done)
-
-
-def must_run(folder: Path, role: str, variables: Item, *options: str) -> Play:
-    play = run_role(folder, role, variables, *options)
-    assert play.code == 0, play.failure or play.output
-    return play
-
-
-def _play(done: subprocess.CompletedProcess[str]) -> Play:
-    start = done.stdout.find("{\n")
-    data = json.JSONDecoder().raw_decode(done.stdout[start:])[0] if start >= 0 else {"plays": []}
-    results = [
-        (task["task"]["name"].rpartition(" : ")[2], task["hosts"]["localhost"])
-        for play in data["plays"]
-        for task in play["tasks"]
-        if "localhost" in task["hosts"]
-    ]
-    return Play(done.returncode, results, done.stdout + done.stderr)
+    return play_of(done)
 
 
 def cluster_file() -> Path:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.sidecar.mesh.plugins.module_utils.certificates import covers, secret_problems, served_names
-from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
+from ansible_collections.sidecar.mesh.plugins.module_utils.certificates import covers, secret_problems
 
 
 @pytest.mark.parametrize(
@@ -21,26 +20,6 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_mo
 )
 def test_names_that_cover_others(own: str, wanted: str, good: bool) -> None:
     assert covers(own, wanted) == good
-
-
-def test_names_of_what_fronts_serve() -> None:
-    host = {"name": "h", "routes": [{"prefix": "/", "service": "a"}]}
-    fronts = [
-        {
-            "name": "front",
-            "listeners": [{"port": 80}, {"port": 443, "tls": "shared"}, {"port": 444, "tls": "own"}],
-            "virtual_hosts": [{**host, "domains": ["Shop.example.com", "*.example.com", "shop.*"]}],
-        },
-        {"name": "edge", "listeners": [{"port": 443, "tls": "shared"}], "routes": [{"prefix": "/", "service": "a"}]},
-    ]
-    services = [{"name": "a", "port": 8080}]
-    served = served_names(build_model(services, fronts, {"namespace": "x"}))
-    public = ["DNS:*.example.com", "DNS:shop.example.com"]
-    assert sorted(served) == ["own", "shared"]
-    assert served["own"][:2] == ["DNS:localhost", "IP:127.0.0.1"]
-    assert [name for name in served["own"] if "example" in name] == public
-    assert {"DNS:edge", "DNS:edge.x.svc.cluster.local", "DNS:front.x", *public} < set(served["shared"])
-    assert not any("shop.*" in name for names in served.values() for name in names)
 
 
 def test_a_certificate_that_has_ended_or_not_begun() -> None:
