@@ -12,7 +12,7 @@ from cluster.commands import require_go, run
 from cluster.places import CACHE, HERE
 
 SOURCES = HERE / "programs"
-KUBERNETES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubelet")
+KUBERNETES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet")
 FASTER = {
     "CGO_ENABLED": "0",
     # The compiler collects its garbage less often: memory is there, and time is not.
