@@ -13,9 +13,9 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.served import mesh_ce
 from ansible_collections.sidecar.mesh.plugins.plugin_utils.filters import translated
 
 
-def mesh_certificates(model: Any) -> dict[str, list[str]]:
+def mesh_certificates(model: Any, in_cluster: bool = True) -> dict[str, list[str]]:
     """The certificates that front proxies serve, with the names they are for."""
-    return names_of_certificates(as_model(model))
+    return names_of_certificates(as_model(model), in_cluster)
 
 
 class FilterModule:

@@ -12,17 +12,17 @@ from ansible_collections.sidecar.mesh.plugins.module_utils import names
 Item = dict[str, Any]
 
 
-def mesh_certificates(model: Item) -> dict[str, list[str]]:
+def mesh_certificates(model: Item, in_cluster: bool = True) -> dict[str, list[str]]:
     """``{certificate: [subject alternative names]}``, such as ``DNS:shop.example.com``, sorted.
 
-    The names are those of the front's virtual hosts and, in a cluster, of its Service.
+    The names are those of the front's virtual hosts and, with ``in_cluster`` on Kubernetes, of its Service.
     """
     mesh = model["mesh"]
     found: dict[str, set[str]] = {}
     for front in model["front_proxies"]:
         served = {listener["tls"]["secret"] for listener in front["listeners"] if listener["tls"]}
         hosts = {domain for host in front["virtual_hosts"] for domain in host["domains"] if _is_name(domain)}
-        if mesh["engine"] == "kubernetes":
+        if in_cluster and mesh["engine"] == "kubernetes":
             hosts |= set(names.hosts(front["name"], mesh["namespace"], mesh["domain"]))
         for certificate in served:
             found.setdefault(certificate, set()).update(f"DNS:{host}" for host in hosts)

@@ -53,3 +53,10 @@ def test_certificates_are_for_the_names_that_clients_ask_for(
 ) -> None:
     model = build_model(SERVICES, fronts, {"engine": engine, "namespace": "shop"})
     assert mesh_certificates(model) == expected
+
+
+def test_an_authority_that_everybody_trusts_signs_no_names_of_services() -> None:
+    hosts = [{"name": "shop", "domains": ["shop.example.com"], "routes": ROUTES}]
+    edge = front("edge", {"port": 443, "tls": "certs"}, virtual_hosts=hosts)
+    model = build_model(SERVICES, [edge], {"engine": "kubernetes", "namespace": "shop"})
+    assert mesh_certificates(model, in_cluster=False) == {"certs": ["DNS:shop.example.com"]}
