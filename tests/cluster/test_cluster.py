@@ -139,6 +139,7 @@ def test_probes_decide_who_is_asked_and_who_starts_again(cluster: Cluster, names
     eventually(lambda: seen().status.container_statuses[0].restart_count > 0)
 
 
+@pytest.mark.alone
 def test_a_drained_node_sends_its_pods_to_the_other(cluster: Cluster, namespace: str) -> None:
     core = client.CoreV1Api(cluster.api)
     client.AppsV1Api(cluster.api).create_namespaced_deployment(namespace, deployment("web"))
@@ -153,6 +154,7 @@ def test_a_drained_node_sends_its_pods_to_the_other(cluster: Cluster, namespace:
         core.patch_node(before.spec.node_name, {"spec": {"unschedulable": None}})
 
 
+@pytest.mark.alone
 def test_pods_serve_while_the_api_server_is_away(cluster: Cluster, namespace: str) -> None:
     core = client.CoreV1Api(cluster.api)
     client.AppsV1Api(cluster.api).create_namespaced_deployment(namespace, deployment("web"))

@@ -125,17 +125,17 @@ def test_route_cluster_and_upstream(mesh: Mesh) -> None:
     """Running Envoys take them, and no pod is replaced. Traffic of every pod follows a route within three seconds."""
     with mesh.load("route, cluster and upstream change"), mesh.unmoved():
         mesh.front()["routes"].insert(0, {"prefix": "/b", "service": "service-b"})
+        mesh.service("service-b").update(lb_policy="least_request", connect_timeout="2s")
+        mesh.service("service-a")["upstreams"][0].update(timeout="7s", retries=4)
         with (
             mesh.config_writes() as writes,
             Watch(mesh.pods("front"), lambda pod: "-a" not in ask(pod, "/b")) as follow,
         ):
-            mesh.must_run()
-            seconds = follow.wait() - writes[-1]
+            play = mesh.must_run()
+            seconds = follow.wait() - max(each for each in writes if each < follow.wait())
         print(f"route: traffic of every pod follows {seconds:.1f} s after the ConfigMap was written")
         assert seconds < FOLLOW_SECONDS
-        mesh.service("service-b").update(lb_policy="least_request", connect_timeout="2s")
-        mesh.service("service-a")["upstreams"][0].update(timeout="7s", retries=4)
-        assert "Publish clusters, endpoints, routes and listeners" in mesh.must_run().changed
+        assert "Publish clusters, endpoints, routes and listeners" in play.changed
 
 
 def test_update_of_the_application(mesh: Mesh) -> None:
@@ -161,12 +161,12 @@ def test_scale(mesh: Mesh) -> None:
     assert set(load.report.hostnames(load.now - 2)) == names
     for each in [*mesh.services, *mesh.fronts]:
         each["replicas"] = 2
-    mesh.must_run()
 
 
 def test_update_of_envoy(mesh: Mesh) -> None:
     """And of everything in which pods are started: the times of DNS, a certificate, the path of probes."""
     before = mesh.pods()
+    assert len(before) == 3
     with mesh.load("update of Envoy"):
         mesh.settings |= {"mesh_envoy_image": NEW_ENVOY, "mesh_dns": SHORT_DNS}
         mesh.front()["health_path"] = "/well"
@@ -204,6 +204,7 @@ def test_renewal_of_a_certificate(mesh: Mesh) -> None:
         print(f"certificate: every pod serves the new one {time.monotonic() - written:.1f} s after the run")
 
 
+@pytest.mark.alone
 def test_drain_of_a_node(mesh: Mesh) -> None:
     """As `kubectl drain` does it; DNS runs on one of the nodes, too."""
     (node,) = {pod.spec.node_name for pod in mesh.core.list_namespaced_pod("kube-system").items}
@@ -257,6 +258,7 @@ def text_of(path: Path) -> str:
         return ""
 
 
+@pytest.mark.alone
 def test_stop_of_the_api_server(mesh: Mesh) -> None:
     with mesh.load("API server away for two minutes") as load, mesh.unmoved():
         mesh.cluster.stop("apiserver")
@@ -287,7 +289,6 @@ def test_changes_that_fail(mesh: Mesh) -> None:
             failure = mesh.run(mesh_kubeconfig=str(guest(mesh)), mesh_former="keep").failure
             assert f"system:serviceaccount:{mesh.namespace}:guest may not " in failure
             assert "give it a Role and a RoleBinding" in failure
-            mesh.must_run()
         pods = {"hard": {"pods": str(len(mesh.all_pods()))}}
         mesh.core.create_namespaced_resource_quota(mesh.namespace, {"metadata": {"name": "few"}, "spec": pods})
         mesh.service("service-b")["environment"]["SERVICE_NAME"] = "service-b-late"

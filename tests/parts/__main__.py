@@ -66,6 +66,14 @@ PARTS = [
         nice=0,
         after=(VENV, "programs", "images", "local", "artifact"),
     ),
+    Part(
+        "load",
+        "load on a mesh there, whatever is done to it",
+        cluster.load,
+        "load",
+        nice=0,
+        after=(VENV, "programs", "images", "local", "artifact", "behaviour", "molecule", "demo"),
+    ),
 ]
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from cluster.sharing import beside_others
 
 from parts import molecule
 from parts.running import BIN, ROOT, Check, Log, Skipped, pytest
@@ -22,6 +25,11 @@ base_images()
 """
 CLUSTER = [BIN / "python", "-m", "cluster"]
 FOUND = {"PYTHONPATH": "tests"}
+WITH_LOAD = ("test_cluster.py", "test_load.py")
+STARTING = threading.Lock()
+USERS: list[Log] = []
+THEIRS: list[str] = []
+"""Not empty when the cluster was there before us."""
 
 
 def programs(log: Log) -> list[Check]:
@@ -36,24 +44,36 @@ def images(log: Log) -> list[Check]:
 
 
 def run(log: Log) -> list[Check]:
+    files = sorted(path for path in (ROOT / "tests" / "cluster").glob("test_*.py") if path.name not in WITH_LOAD)
     with _cluster(log) as kubeconfig:
-        return [
-            *pytest(log, "cluster", ["tests/cluster"], python=BIN / "python", env={"KUBECONFIG": kubeconfig}),
-            *molecule.scenario(log, "kubernetes", KUBECONFIG=kubeconfig),
-        ]
+        checks = pytest(log, "cluster", files, python=BIN / "python", env={"KUBECONFIG": kubeconfig})
+        with beside_others():
+            return [*checks, *molecule.scenario(log, "kubernetes", KUBECONFIG=kubeconfig)]
+
+
+def load(log: Log) -> list[Check]:
+    files = [ROOT / "tests" / "cluster" / name for name in WITH_LOAD]
+    with _cluster(log) as kubeconfig:
+        return pytest(log, "load", files, python=BIN / "python", env={"KUBECONFIG": kubeconfig})
 
 
 @contextmanager
 def _cluster(log: Log) -> Iterator[str]:
-    """The kubeconfig of a cluster that ends with the block, unless it was there before."""
+    """The kubeconfig of a cluster that ends with the last such block, unless it was there before."""
     if not OUTSIDE:
         _require()
-    ours = not OUTSIDE and "RUNNING" not in log.run([*CLUSTER, "status"], env=FOUND)[1]
+    with STARTING:
+        if not USERS:
+            THEIRS[:] = ["theirs"] * (OUTSIDE or "RUNNING" in log.run([*CLUSTER, "status"], env=FOUND)[1])
+        kubeconfig = log.must([*CLUSTER, "up"], env=FOUND).rpartition("KUBECONFIG=")[2].strip()
+        USERS.append(log)
     try:
-        yield log.must([*CLUSTER, "up"], env=FOUND).rpartition("KUBECONFIG=")[2].strip()
+        yield kubeconfig
     finally:
-        if ours:
-            log.run([*CLUSTER, "down"], env=FOUND)
+        with STARTING:
+            USERS.remove(log)
+            if not USERS and not THEIRS:
+                log.run([*CLUSTER, "down"], env=FOUND)
 
 
 def _require_ours() -> None:
