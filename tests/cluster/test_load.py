@@ -327,3 +327,23 @@ def test_renaming_of_a_service(mesh: Mesh) -> None:
         mesh.must_run()
     assert not [name for name in mesh.objects() if "service-b" in name]
     assert answers(mesh, "/") == {"service-a service-c "}
+
+
+def test_another_namespace(mesh: Mesh) -> None:
+    """The playbook asks what becomes of the old one, and makes and removes the new one."""
+    other = f"{mesh.namespace}-other"
+    before = mesh.pods()
+    refused = mesh.run(mesh_namespace=other)
+    assert "mesh_former: not set, but this inventory ran its mesh elsewhere before" in refused.failure
+    assert mesh.pods() == before
+    mesh.must_run(mesh_namespace=other, mesh_former="remove")
+    made = ("service-", "front")
+    wait_until(lambda: not [name for name in mesh.objects() if any(each in name for each in made)], "all is gone", 90)
+    there = Mesh(mesh.cluster, other, mesh.folder)
+    assert {pod.name.rpartition("-")[0].rpartition("-")[0] for pod in there.pods()} == {
+        "front",
+        "service-a",
+        "service-c",
+    }
+    mesh.must_run("reset", mesh_namespace=other)
+    assert other not in {each.metadata.name for each in mesh.core.list_namespace().items}
