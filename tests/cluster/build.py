@@ -39,7 +39,7 @@ def build() -> Path:
     unfinished.mkdir(parents=True)
     # Without symbols and debugging information, which nobody reads here, it compiles and links faster.
     flags = ["-gcflags=all=-dwarf=false", f"-ldflags=-s -w {_versions()}"]
-    run("nice", "-n", "5", "go", "build", *flags, "-o", f"{unfinished}/", "./...", "tool", cwd=SOURCES, env=FASTER)
+    run("go", "build", *flags, "-o", f"{unfinished}/", "./...", "tool", cwd=SOURCES, env=FASTER)
     for name in KUBERNETES:
         (unfinished / name).symlink_to("kubernetes")
     unfinished.rename(folder)

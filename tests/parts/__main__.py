@@ -29,8 +29,8 @@ VENV = "venv"
 class Part:
     """Parts of one lane run one after the other, in the order of PARTS, and lanes beside each other.
 
-    ``nice``: what starts meshes or measures time has 0; what only computes leaves the processor to it, and most of all
-    what nothing waits for. ``after``: parts of other lanes that have to end first, if they run at all, and VENV.
+    ``nice``: what starts meshes or measures time has 0, and what that waits for; what only computes leaves the
+    processor to it. ``after``: parts of other lanes that have to end first, if they run at all, and VENV.
     """
 
     name: str
@@ -51,8 +51,8 @@ PARTS = [
     Part("bytes", "the same bytes on every Python and ansible-core", same_bytes.run, "short"),
     Part("importer", "galaxy-importer on the built artifact", importer.run, "short"),
     Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run, "sanity"),
-    Part("programs", "the programs of the test cluster", cluster.programs, "programs", nice=5, after=()),
-    Part("images", "the images of the test cluster", cluster.images, "programs", nice=5),
+    Part("programs", "the programs of the test cluster", cluster.programs, "programs", nice=2, after=()),
+    Part("images", "the images of the test cluster", cluster.images, "programs", nice=2),
     Part("behaviour", "behaviour of real Envoys", pytests.behaviour, "meshes", nice=0),
     Part("molecule", "molecule scenario default", molecule.run, "meshes", nice=0),
     Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, "meshes", nice=0),
