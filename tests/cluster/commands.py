@@ -55,7 +55,7 @@ def require_go(version: str) -> None:
         raise Missing(f"go is not on PATH: install Go {version} or newer from https://go.dev/dl, or name it in PATH")
 
 
-def install_packages(packages: Mapping[str, str] = PACKAGES) -> None:
+def install_packages(packages: Mapping[str, str]) -> None:
     """Install the Debian packages that are missing; ``packages``: each with a file of it."""
     missing = [package for path, package in packages.items() if not Path(path).exists()]
     if not missing:

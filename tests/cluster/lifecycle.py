@@ -12,7 +12,7 @@ from kubernetes import client
 
 from cluster import api, cgroups, components, images, network, supervision
 from cluster.build import build
-from cluster.commands import install_packages, require_root
+from cluster.commands import PACKAGES, install_packages, require_root
 from cluster.places import DNS, DOMAIN, HERE, IMAGES, KUBECONFIG, NODES, PROGRAMS, STATE
 
 
@@ -23,7 +23,7 @@ def up() -> Path:
             api.wait_for(f"The cluster of KUBECONFIG={outside} answers", lambda: api.answers(connection), 10)
         return outside
     require_root()
-    install_packages()
+    install_packages(PACKAGES)
     programs = build()
     archives = images.base_images().values()
     started = time.monotonic()

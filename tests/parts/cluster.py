@@ -18,9 +18,9 @@ OUTSIDE = "KUBECONFIG" in os.environ
 """Whether a cluster of the caller's takes the place of ours."""
 BUILD = "from cluster.build import build; build()"
 MAKE_IMAGES = """\
-from cluster.commands import install_packages
+from cluster.commands import PACKAGES, install_packages
 from cluster.images import base_images
-install_packages()
+install_packages(PACKAGES)
 base_images()
 """
 CLUSTER = [BIN / "python", "-m", "cluster"]
