@@ -41,6 +41,10 @@ venv: $(VENV)/.demo ## Make .venv with all that the demo needs, and nothing else
 test: ## Run every test that can run here
 	@PYTHON=$(PYTHON) tests/run
 
+.PHONY: test-cluster
+test-cluster: ## Run the tests that need a cluster, on a Kubernetes of this machine (root, Go) or that of KUBECONFIG
+	@PYTHON=$(PYTHON) tests/run programs images cluster load
+
 .PHONY: unit
 unit: ## Run the unit and golden tests
 	@PYTHON=$(PYTHON) tests/run unit
