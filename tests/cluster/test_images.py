@@ -106,7 +106,8 @@ def told(play: Play) -> str:
 
 
 def reference(play: Play) -> str:
-    return str(play.facts["images_references"]["app"])
+    facts = (result.get("ansible_facts", {}) for _rest, result in play.tasks)
+    return str(next(each["images_references"]["app"] for each in facts if "images_references" in each))
 
 
 @pytest.fixture
