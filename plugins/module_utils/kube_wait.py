@@ -142,7 +142,8 @@ def _judge(watch: Watch, view: View, now: float) -> None:
         problems = [
             line
             for obj, state, own in found
-            if late or state.title in failed
+            # What is wrong elsewhere is better told now than by the next run.
+            if late or state.title in failed or any(trouble.crashing or trouble.stuck for trouble in own)
             for line in [f"{state.line}; the rollout {failed.get(state.title, seconds)}", *_report(watch, obj, own)]
         ]
         raise RolloutError(problems, view)
