@@ -73,6 +73,8 @@ def create(node: Node, image: str) -> None:
     run(
         *(*PODMAN, "run", "--detach", "--name", node.container, "--hostname", node.name),
         *("--privileged", "--systemd=always", "--cgroupns=private", "--pids-limit=-1"),
+        # Beside a node, the kernel gives every process of the machine as much as the whole node.
+        "--cpu-shares=10240",
         *(f"--ulimit={each}={LIMIT}:{LIMIT}" for each in ("nofile", "nproc")),
         *("--network", f"ns:/run/netns/{node.namespace}", "--dns=none", "--no-hosts", "--log-driver=none"),
         *("--tmpfs", "/run", "--tmpfs", "/tmp:exec"),

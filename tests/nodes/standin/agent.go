@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -23,6 +25,8 @@ func join(c configuration) {
 	}
 	go balance(server)
 	authority := trust(server, hash)
+	must(os.MkdirAll(filepath.Join(c.data(), "agent"), 0o755))
+	must(os.WriteFile(filepath.Join(c.data(), "agent/server-ca.crt"), []byte(authority), 0o600))
 	once := sync.Once{}
 	joined := make(chan struct{})
 	go heartbeat(c, func(self node) error {

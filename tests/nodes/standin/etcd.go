@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -29,7 +30,14 @@ func (e *etcd) peer(c configuration) string {
 }
 
 func (e *etcd) start(c configuration, members string) {
-	folder := filepath.Join(c.data(), "server/db/etcd")
+	folder, single := store(c), filepath.Join(c.data(), "server/db/single")
+	if inUse(c) && exists(single) {
+		must(os.Rename(single, folder))
+		must(os.Remove(filepath.Join(c.data(), "server/db/state.db")))
+	} else if !inUse(c) {
+		must(os.MkdirAll(folder, 0o700))
+		must(os.WriteFile(filepath.Join(c.data(), "server/db/state.db"), nil, 0o600))
+	}
 	state := "new"
 	if members == "" {
 		members = c.name() + "=" + e.peer(c)
@@ -136,7 +144,15 @@ func (e *etcd) call(what string, body, into any) error {
 	return json.Unmarshal(text.Bytes(), into)
 }
 
-// inUse tells whether this server keeps etcd, or, as a single one may, another store.
+// store is where etcd keeps its data. k3s has SQLite for a single server; to whoever looks at the files, so has this.
+func store(c configuration) string {
+	if inUse(c) {
+		return filepath.Join(c.data(), "server/db/etcd")
+	}
+	return filepath.Join(c.data(), "server/db/single")
+}
+
+// inUse tells whether this server is one that others can join.
 func inUse(c configuration) bool {
 	return c.set("cluster-init") || c.text("server", "") != ""
 }

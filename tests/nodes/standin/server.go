@@ -64,8 +64,7 @@ func serve(c configuration) {
 func (s *server) prepare() string {
 	password, hash := s.token()
 	kept, err := os.ReadFile(filepath.Join(s.data(), "server/token"))
-	known := err == nil
-	if known {
+	if err == nil {
 		_, old, _ := strings.Cut(strings.TrimSpace(string(kept)), "::server:")
 		if password != "" && password != old {
 			fatal("starting kubernetes: preparing server: bootstrap data already found and encrypted with different token")
@@ -77,7 +76,7 @@ func (s *server) prepare() string {
 		s.password = fmt.Sprintf("%x", random)
 	}
 	first := s.text("server", "")
-	if known || first == "" {
+	if first == "" || exists(filepath.Join(store(s.configuration), "member")) {
 		makeShared(s.tls)
 		return ""
 	}
@@ -110,6 +109,11 @@ func (s *server) prepare() string {
 
 func (c configuration) port() string {
 	return c.text("https-listen-port", "6443")
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func (s *server) file(name string) string {
