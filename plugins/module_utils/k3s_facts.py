@@ -31,6 +31,7 @@ MARK = "sidecar.mesh.k3s"
 """In the first line of every file that role k3s writes."""
 UNITS = ("k3s", "k3s-agent")
 CONFIG = "etc/rancher/k3s/config.yaml"
+REGISTRIES = "etc/rancher/k3s/registries.yaml"
 TOKEN = "etc/rancher/k3s/token"  # noqa: S105 - where it lies
 CNI_FOLDER = "etc/cni/net.d"
 LINKS = ("kubectl", "crictl", "ctr")
@@ -67,10 +68,10 @@ def installed(root: Path, program: str, data_path: str, token: str, hashed: bool
     data = root / data_path.lstrip("/")
     path = root / program.lstrip("/")
     units = unit_states(run(["systemctl", "show", "--property", ",".join(_PROPERTIES), *_services()]))
-    files = [root / CONFIG, root / "etc/rancher/k3s/registries.yaml", root / TOKEN, path]
+    files = [root / CONFIG, root / REGISTRIES, root / TOKEN, path]
     for unit in units:
         file = root / f"etc/systemd/system/{unit}.service"
-        units[unit]["ours"] = MARK in _first_line(file)
+        units[unit]["whose"] = _whose(file)
         units[unit]["stale"] = _newer([*files, file, file.with_suffix(".service.env")], units[unit]["started"])
     return {
         "version": version(run([str(path), "--version"])) if path.exists() else "",
@@ -79,7 +80,8 @@ def installed(root: Path, program: str, data_path: str, token: str, hashed: bool
         "datastore": _datastore(data),
         "authority": _authority(data),
         "config": joined(_text(root / CONFIG)),
-        "config_ours": not (root / CONFIG).exists() or MARK in _first_line(root / CONFIG),
+        "configuration": _whose(root / CONFIG),
+        "registries": _whose(root / REGISTRIES),
         "token": _token(data, token),
         "links": [name for name in LINKS if os.path.lexists(path.parent / name) or shutil.which(name)],
     }
@@ -238,8 +240,11 @@ def _children(folder: Path) -> list[Path]:
     return []
 
 
-def _first_line(path: Path) -> str:
-    return _text(path).partition("\n")[0]
+def _whose(path: Path) -> str:
+    """Who wrote a file: ours, others, or nothing where there is none."""
+    if not path.exists():
+        return ""
+    return "ours" if MARK in _text(path).partition("\n")[0] else "others"
 
 
 def _text(path: Path) -> str:

@@ -29,10 +29,9 @@ def is_active(node: Item) -> bool:
     return any(state["active"] in RUNNING for state in node["k3s"]["units"].values())
 
 
-def installs(k3s: Item, inputs: Item, wanted: Item) -> bool:
+def installs(node: Item) -> bool:
     """Whether the binary is to be brought."""
-    if wanted["binary"]:
-        return bool(k3s["sha256"] != wanted["binary"]["sha256"])
-    if inputs["checksum"] and k3s["sha256"] != inputs["checksum"]:
-        return True
-    return bool(k3s["version"] != wanted["version"])
+    k3s, checksum = node["k3s"], node["inputs"]["checksum"]
+    if node["binary"]:
+        return bool(k3s["sha256"] != node["binary"]["sha256"])
+    return bool(k3s["version"] != node["version"] or (checksum and k3s["sha256"] != checksum))

@@ -10,6 +10,8 @@
 * ``host``: where Ansible reaches it
 * ``facts``: architecture, kernel, nodename and default_ipv4 of ansible.builtin.setup
 * ``machine``, ``ports``, ``k3s``: what module k3s_node_info found
+* ``version``: the release it is to have
+* ``binary``: of a local file instead its ``path``, ``architecture`` and ``sha256``; or nothing
 
 Hosts of the groups that are not in this run are missing.
 """
@@ -28,21 +30,25 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.k3s_preflight import 
 Item = dict[str, Any]
 
 
+_NO_SERVER = "k3s_servers: is empty, or none of its hosts is reached; name a server"
+
+
 def build_plan(nodes: dict[str, Item], servers: list[str], wanted: Item) -> Item:
     """The plan of a run.
 
-    ``servers``: the group's hosts, in its order. ``wanted``: ``version`` (nothing with a local binary), ``binary``
-    (architecture and sha256 of a local one, or nothing), ``run`` (hosts of this run) and ``max_clock_skew``.
+    ``servers``: the group's hosts, in its order. ``wanted``: ``run``, the hosts of this run; ``strays``, those of them in
+    neither group; ``both``, those in both; ``max_clock_skew`` in seconds.
 
     Returns ``problems`` and ``warnings``, lines for a person; ``leader``, the server that the others join; ``exists``,
-    whether there is a cluster already; ``datastore``; ``kubeconfig_url``; and ``nodes``. Of each node: ``name``,
-    ``unit``, ``address``, ``config``, ``environment``, ``installs``, ``joined``, ``active`` and ``outdated``.
+    whether there is a cluster already; ``datastore``; ``network``; ``cluster_cidr``; ``kubeconfig_url``; and ``nodes``. Of each node: ``name``,
+    ``unit``, ``address``, ``config``, ``environment``, ``installs``, ``joined``, ``active``, ``outdated`` (files newer than
+    its process), ``takes_token``, and ``begins``, whether its token is the user's rather than the cluster's.
     """
     known = [host for host in servers if host in nodes]
     if not known:
-        return {"problems": ["k3s_servers: is empty, or none of its hosts is reached; name a server"], "warnings": []}
+        return {"problems": [_NO_SERVER], "warnings": []}
     cluster = _cluster(nodes, known, servers)
-    planned = {host: _node(host, nodes, cluster, wanted) for host in nodes}
+    planned = {host: _node(host, nodes, cluster) for host in nodes}
     result = {**cluster, "nodes": planned}
     return {
         **result,
@@ -66,6 +72,8 @@ def _cluster(nodes: dict[str, Item], known: list[str], servers: list[str]) -> It
         "exists": bool(members),
         "datastore": "external" if external else _datastore(inputs["datastore"], list(stores.values()), servers),
         "api_address": inputs["api_address"],
+        "network": inputs["network"],
+        "cluster_cidr": k3s_config.listed(inputs["cluster_cidr"]),
         "kubeconfig_url": k3s_config.url(inputs["api_address"] or _reached(nodes[leader])),
     }
 
@@ -77,7 +85,7 @@ def _datastore(asked: str, present: list[str], servers: list[str]) -> str:
     return "sqlite" if asked == "auto" else asked
 
 
-def _node(host: str, nodes: dict[str, Item], cluster: Item, wanted: Item) -> Item:
+def _node(host: str, nodes: dict[str, Item], cluster: Item) -> Item:
     node = nodes[host]
     kind, inputs, k3s = node["kind"], node["inputs"], node["k3s"]
     joins = _joins(host, nodes, cluster)
@@ -92,11 +100,12 @@ def _node(host: str, nodes: dict[str, Item], cluster: Item, wanted: Item) -> Ite
         "address": address_of(node),
         "config": k3s_config.node_config(kind, completed, joins),
         "environment": k3s_config.environment(inputs, [part for part in (_network(node), server) if part]),
-        "installs": installs(k3s, inputs, wanted),
+        "installs": installs(node),
         "joined": bool(k3s["authority"]),
         "active": is_active(node),
         "outdated": state.get("stale", []),
         "takes_token": "token-file" in joins,
+        "begins": kind == "server" and "server" not in joins and host == cluster["leader"],
     }
 
 

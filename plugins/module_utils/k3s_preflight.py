@@ -32,11 +32,12 @@ FIREWALL = {
 }
 
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-_MARKED_AS_SUCH = "was not written by this role"
+_OTHERS = "was not written by this role"
 
 
 def find_problems(nodes: dict[str, Item], plan: Item, wanted: Item) -> Iterator[str]:
     """Everything that has to be put right before anything is changed."""
+    yield from _check_groups(wanted)
     yield from _check_inventory(nodes, plan)
     yield from _check_networks(nodes, plan)
     for host, node in nodes.items():
@@ -45,11 +46,11 @@ def find_problems(nodes: dict[str, Item], plan: Item, wanted: Item) -> Iterator[
         found = [
             *k3s_config.refused(node["kind"], node["inputs"]),
             *_check_machine(node),
-            *_check_control_groups(node, plan["nodes"][host]["config"], wanted),
+            *_check_control_groups(node, plan["nodes"][host]["config"]),
             *_check_kernel(node),
             *_check_clock(node, wanted["max_clock_skew"]),
             *_check_ports(node, plan),
-            *_check_version(node, wanted),
+            *_check_version(node),
             *_check_membership(host, node, nodes, plan),
             *_check_leftovers(node),
         ]
@@ -81,6 +82,13 @@ def find_warnings(nodes: dict[str, Item], plan: Item, wanted: Item) -> Iterator[
 
 
 # What only all nodes together tell
+
+
+def _check_groups(wanted: Item) -> Iterator[str]:
+    for host in wanted["strays"]:
+        yield f"{host}: is in neither group of k3s; put it into one (k3s_server_group, k3s_agent_group), or leave it out of the play"
+    for host in wanted["both"]:
+        yield f"{host}: is in the groups of servers and of agents; servers run pods, too: take it out of the agents"
 
 
 def _check_inventory(nodes: dict[str, Item], plan: Item) -> Iterator[str]:
@@ -161,7 +169,7 @@ def _check_machine(node: Item) -> Iterator[str]:
         yield f"k3s_data_path: {inputs['data_path']}: only {machine['disk_free']} MB are free, and {required.DISK} are needed; make room, or choose another folder"
 
 
-def _check_control_groups(node: Item, config: Item, wanted: Item) -> Iterator[str]:
+def _check_control_groups(node: Item, config: Item) -> Iterator[str]:
     groups = node["machine"]["cgroup"]
     missing = [name for name in required.CONTROLLERS if name not in groups["controllers"]]
     if missing:
@@ -169,7 +177,7 @@ def _check_control_groups(node: Item, config: Item, wanted: Item) -> Iterator[st
             f"control groups: no controller {', '.join(missing)}; add cgroup_enable=cpuset cgroup_memory=1 cgroup_enable=memory to the"
             " kernel's command line (Raspberry Pi: /boot/firmware/cmdline.txt), and restart the machine"
         )
-    minor = re.match(r"v?(\d+)\.(\d+)", wanted["version"])
+    minor = re.match(r"v?(\d+)\.(\d+)", node["version"])
     arguments = k3s_config.listed(config.get("kubelet-arg"))
     if groups["version"] == 1 and minor and tuple(map(int, minor.groups())) > required.CGROUP_V1_UNTIL and "fail-cgroupv1=false" not in arguments:
         yield (
@@ -217,19 +225,19 @@ def _check_ports(node: Item, plan: Item) -> Iterator[str]:
             yield f"port {port}: is held by {holder}, and k3s needs it; stop that process"
 
 
-def _check_version(node: Item, wanted: Item) -> Iterator[str]:
-    k3s, binary, architecture = node["k3s"], wanted["binary"], node["facts"]["architecture"]
+def _check_version(node: Item) -> Iterator[str]:
+    k3s, binary, architecture = node["k3s"], node["binary"], node["facts"]["architecture"]
     if binary and binary["architecture"] not in ("any", architecture):
         built = f"was built for {binary['architecture']}" if binary["architecture"] else "is no program"
         yield f"k3s_binary: {binary['path']}: {built}, and the node is {architecture}; name another file for this host"
     checksum = node["inputs"]["checksum"]
     if binary and checksum and checksum != binary["sha256"]:
         yield f"k3s_checksum: {checksum}: {binary['path']} has {binary['sha256']}; correct one of them"
-    if not (k3s["authority"] or is_active(node)) or not k3s["version"] or not installs(k3s, node["inputs"], wanted):
+    if not (k3s["authority"] or is_active(node)) or not k3s["version"] or not installs(node):
         return
     if binary:
         yield f"k3s_binary: {binary['path']}: is not the binary that is installed ({k3s['version']}); {_no_upgrade('name that one')}"
-    elif k3s["version"] == wanted["version"]:
+    elif k3s["version"] == node["version"]:
         yield f"k3s_checksum: {checksum}: the {k3s['version']} that is installed has {k3s['sha256']}; correct it, or reset the node"
     else:
         yield f"k3s_version: {wanted['version']}: {k3s['version']} is installed; {_no_upgrade('set k3s_version: ' + str(k3s['version']))}"
@@ -256,11 +264,13 @@ def _check_membership(host: str, node: Item, nodes: dict[str, Item], plan: Item)
 def _check_leftovers(node: Item) -> Iterator[str]:
     """Files of others that k3s would read, or this role would overwrite."""
     k3s, network = node["k3s"], node["inputs"]["network"]
-    if not k3s["config_ours"]:
-        yield f"/etc/rancher/k3s/config.yaml: {_MARKED_AS_SUCH}; move what it says to k3s_{node['kind']}_config, and remove it"
+    if k3s["configuration"] == "others":
+        yield f"/etc/rancher/k3s/config.yaml: {_OTHERS}; move what it says to k3s_{node['kind']}_config, and remove it"
+    if k3s["registries"] == "others" and node["inputs"]["registries_given"]:
+        yield f"/etc/rancher/k3s/registries.yaml: {_OTHERS}; move what it says to k3s_registries, and remove it"
     for unit, state in k3s["units"].items():
-        if not state["ours"]:
-            yield f"/etc/systemd/system/{unit}.service: {_MARKED_AS_SUCH}; k3s was installed by something else, which has to remove it first ({unit}-uninstall.sh)"
+        if state["whose"] == "others":
+            yield f"/etc/systemd/system/{unit}.service: {_OTHERS}; k3s was installed by something else, which has to remove it first ({unit}-uninstall.sh)"
     others = [name for name in node["machine"]["cni"] if name not in OWN_CNI and not name.endswith((".cilium_bak", ".lock"))]
     if network == "cilium" and others and not k3s["authority"]:
         yield f"/etc/cni/net.d: {', '.join(others)}: pods would get this network until Cilium is there; remove it, or set k3s_network: none"

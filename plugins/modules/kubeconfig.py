@@ -86,8 +86,6 @@ except ImportError:
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.sidecar.mesh.plugins.module_utils import kubeconfig
 
-MODE = 0o600
-
 
 def main() -> None:
     module = AnsibleModule(
@@ -111,7 +109,7 @@ def main() -> None:
         module.fail_json(msg=str(exc))
     changed = before != after or (path.exists() and path.stat().st_mode & 0o077 != 0)
     if changed and not module.check_mode:
-        write(module, path, after)
+        write(path, after, given=module.params)
     texts = {"before": kubeconfig.described(before), "after": kubeconfig.described(after)}
     headers = {"before_header": str(path), "after_header": str(path)}
     module.exit_json(changed=changed, path=str(path), diff={**texts, **headers} if changed else {})
@@ -129,8 +127,8 @@ def wanted(before: Any, given: dict[str, Any]) -> Any:
     return kubeconfig.merged(before, given["context"], given["server"], yaml.safe_load(given["content"]))
 
 
-def write(module: AnsibleModule, path: Path, data: Any) -> None:
-    if module.params["state"] == "absent" and kubeconfig.is_empty(data):
+def write(path: Path, data: Any, given: dict[str, Any]) -> None:
+    if given["state"] == "absent" and kubeconfig.is_empty(data):
         path.unlink(missing_ok=True)
         return
     if not path.parent.exists():
@@ -140,8 +138,7 @@ def write(module: AnsibleModule, path: Path, data: Any) -> None:
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=".kubeconfig-")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         yaml.safe_dump(data, file, sort_keys=False)
-    module.atomic_move(name, str(target), keep_dest_attrs=False)
-    target.chmod(MODE)
+    Path(name).replace(target)
 
 
 if __name__ == "__main__":
