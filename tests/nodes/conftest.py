@@ -14,18 +14,11 @@ from nodes.site import Site
 from nodes.stand_in import Releases
 
 
-@pytest.fixture(scope="session")
-def stand_in_programs() -> None:
-    """Makes what the stand-in for k3s starts."""
+def _site(chosen: Fleet) -> Iterator[Site]:
+    """New nodes, and the programs that the stand-in for k3s starts on them."""
     try:
         require_go("1.26")
-    except Missing as reason:
-        pytest.skip(str(reason))
-    cluster_build.build()
-
-
-def _site(chosen: Fleet) -> Iterator[Site]:
-    try:
+        cluster_build.build()
         fleet.down(chosen)
         fleet.up(chosen)
     except Missing as reason:
@@ -35,13 +28,13 @@ def _site(chosen: Fleet) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def pair(stand_in_programs: None) -> Iterator[Site]:
+def pair() -> Iterator[Site]:
     """A server and an agent, bare in the beginning."""
     yield from _site(FLEETS["tests"])
 
 
 @pytest.fixture(scope="module")
-def three_servers(stand_in_programs: None) -> Iterator[Site]:
+def three_servers() -> Iterator[Site]:
     """Three servers and an agent, bare in the beginning."""
     yield from _site(FLEETS["ha"])
 

@@ -119,7 +119,10 @@ def plug(node: Node) -> None:
 
 def running(node: Node) -> bool:
     state = subprocess.run(
-        [*PODMAN, "inspect", "--format", "{{.State.Running}}", node.container], capture_output=True, text=True, check=False
+        [*PODMAN, "inspect", "--format", "{{.State.Running}}", node.container],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return state.stdout.strip() == "true"
 
@@ -129,8 +132,12 @@ def wait(node: Node, seconds: float = 60) -> None:
     until = time.monotonic() + seconds
     while not answers(node):
         if time.monotonic() > until:
-            journal = subprocess.run([*inside(node), "journalctl", "--no-pager", "-n", "30"], capture_output=True, text=True)
-            raise RuntimeError(f"{node.name} of fleet {node.fleet.name} has no SSH after {seconds:.0f} s:\n{journal.stdout}")
+            journal = subprocess.run(
+                [*inside(node), "journalctl", "--no-pager", "-n", "30"], capture_output=True, text=True
+            )
+            raise RuntimeError(
+                f"{node.name} of fleet {node.fleet.name} has no SSH after {seconds:.0f} s:\n{journal.stdout}"
+            )
         time.sleep(0.2)
 
 
@@ -162,10 +169,14 @@ def write(node: Node, path: str, text: str) -> None:
 def inventory(fleet: Fleet) -> Mapping[str, Any]:
     """As a user would write it."""
     groups = {
-        f"k3s_{kind}s": {"hosts": {node.name: {"ansible_host": node.address} for node in fleet.nodes if node.kind == kind}}
+        f"k3s_{kind}s": {
+            "hosts": {node.name: {"ansible_host": node.address} for node in fleet.nodes if node.kind == kind}
+        }
         for kind in ("server", "agent")
     }
-    options = f"-o UserKnownHostsFile={fleet.folder}/known_hosts -o StrictHostKeyChecking=accept-new -o ConnectTimeout=5"
+    options = (
+        f"-o UserKnownHostsFile={fleet.folder}/known_hosts -o StrictHostKeyChecking=accept-new -o ConnectTimeout=5"
+    )
     access = {
         "ansible_user": USER,
         "ansible_ssh_private_key_file": str(KEY),

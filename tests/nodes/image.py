@@ -15,15 +15,18 @@ PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "python3", "python3-apt", "ca-certificates"),
     *("iproute2", "iptables", "kmod", "procps", "util-linux", "libfaketime"),
 )
+MASKED = (
+    *("getty.target", "systemd-udevd.service", "systemd-udev-trigger.service", "systemd-remount-fs.service"),
+    *("systemd-udevd-control.socket", "systemd-udevd-kernel.socket", "dev-hugepages.mount"),
+    *("sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount"),
+)
 HOOKS = (
     f'chroot "$1" useradd --create-home --shell /bin/bash {USER}',
     f'echo "{USER} ALL=(ALL) NOPASSWD: ALL" > "$1/etc/sudoers.d/{USER}"',
     'echo "AuthorizedKeysFile /etc/ssh/authorized_keys" > "$1/etc/ssh/sshd_config.d/nodes.conf"',
     f'install -m 755 {INIT} "$1/sbin/init-of-node"',
     # What serves consoles and devices, of which a container has none.
-    'chroot "$1" systemctl --quiet mask getty.target systemd-udevd.service systemd-udev-trigger.service'
-    " systemd-udevd-control.socket systemd-udevd-kernel.socket dev-hugepages.mount sys-kernel-config.mount"
-    " sys-kernel-debug.mount sys-kernel-tracing.mount systemd-remount-fs.service",
+    f'chroot "$1" systemctl --quiet mask {" ".join(MASKED)}',
     # Mount points that programs expect, and what made this image knows.
     'mkdir -p "$1/opt/stand-in" && rm -rf "$1"/etc/apt/sources.list* "$1"/var/lib/apt/lists/*',
 )

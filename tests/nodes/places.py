@@ -54,7 +54,10 @@ class Fleet:
 
     @property
     def nodes(self) -> Sequence[Node]:
-        kinds = [*(("server", n) for n in range(1, self.servers + 1)), *(("agent", n) for n in range(1, self.agents + 1))]
+        kinds = [
+            *(("server", n) for n in range(1, self.servers + 1)),
+            *(("agent", n) for n in range(1, self.agents + 1)),
+        ]
         return [Node(self, kind, number, 10 + last) for last, (kind, number) in enumerate(kinds, 1)]
 
     def address(self, last: int) -> str:

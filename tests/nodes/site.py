@@ -23,6 +23,15 @@ PLAY_SECONDS = 1200
 """The longest a playbook may take."""
 WATCHED = ("/etc", "/usr", "/opt/cni", "/var/lib/rancher", "/var/lib/kubelet", "/var/lib/cni", "/root")
 """Where whoever installs k3s writes."""
+FOUND = (
+    "-xdev -not -name '*.pyc' -not -name __pycache__ -not -path '/root/.ansible*' -printf '%p %y %m %U %s %T@ %l\\n'"
+)
+LOOKS = (
+    f"find {' '.join(WATCHED)} {FOUND} 2>/dev/null | sort",
+    "systemctl list-unit-files --no-legend; ls /run/systemd/system",
+    "ip -o link | cut -d' ' -f2; ip -o address | cut -d' ' -f2-7; ip route; ip rule",
+    "iptables-save | grep -v '^#' | sed 's/ *\\[[0-9:]*\\]//'",
+)
 
 Item = dict[str, Any]
 
@@ -97,17 +106,33 @@ class Site:
             yield process
 
     @contextmanager
-    def _started(self, playbook: str, options: tuple[str, ...], more: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    def _started(
+        self, playbook: str, options: tuple[str, ...], more: Mapping[str, str]
+    ) -> Iterator[subprocess.Popen[str]]:
         inventory = self.fleet.folder / "site.yml"
         hosts = {"all": {"vars": self.variables, "hosts": self.of_hosts}}
         inventory.write_text(yaml.safe_dump(hosts))
         self.home.mkdir(exist_ok=True)
-        command = [BIN / "ansible-playbook", "-i", self.fleet.inventory, "-i", inventory, f"sidecar.mesh.{playbook}", *options]
+        command = [
+            BIN / "ansible-playbook",
+            "-i",
+            self.fleet.inventory,
+            "-i",
+            inventory,
+            f"sidecar.mesh.{playbook}",
+            *options,
+        ]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "KUBECONFIG"))}
         process = subprocess.Popen(
             command,
             cwd=self.home,
-            env={**kept, "HOME": str(self.home), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_DIFF_ALWAYS": "true", **more},
+            env={
+                **kept,
+                "HOME": str(self.home),
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "ANSIBLE_DIFF_ALWAYS": "true",
+                **more,
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -136,7 +161,9 @@ class Site:
 
     def nodes(self) -> dict[str, Item]:
         """Node objects by their names."""
-        return {node["metadata"]["name"]: node for node in json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"]}
+        return {
+            node["metadata"]["name"]: node for node in json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"]
+        }
 
 
 def run_of(code: int, output: str) -> Run:
@@ -154,11 +181,4 @@ def run_of(code: int, output: str) -> Run:
 
 def state(node: Node) -> str:
     """All that an installation could leave on a node: files, units, links, addresses, routes and rules."""
-    files = " ".join(WATCHED)
-    return machines.on(
-        node,
-        *("sh", "-c"),
-        f"find {files} -xdev -not -name '*.pyc' -not -name __pycache__ -not -path '/root/.ansible*' -printf '%p %y %m %U %s %T@ %l\\n'"
-        " 2>/dev/null | sort; systemctl list-unit-files --no-legend; ip -o link | cut -d' ' -f2; ip -o address | cut -d' ' -f2-7;"
-        " ip route; ip rule; iptables-save | grep -v '^#' | sed 's/ *\\[[0-9:]*\\]//'; ls /run/systemd/system",
-    )
+    return machines.on(node, "sh", "-c", "; ".join(LOOKS))

@@ -62,7 +62,7 @@ def releases(address: str) -> Iterator[Releases]:
     offered = Releases("")
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the name that http.server asks for
+        def do_GET(self) -> None:
             path = urllib.parse.unquote(self.path)
             offered.asked.append(path)
             if version := offered.channels.get(path.removeprefix("/channels/")):
@@ -81,8 +81,6 @@ def releases(address: str) -> Iterator[Releases]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
-
-        do_HEAD = do_GET
 
         def log_message(self, *_message: object) -> None:
             """It is in ``asked``."""
