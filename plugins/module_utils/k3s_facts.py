@@ -77,12 +77,14 @@ def installed(root: Path, program: str, data_path: str, token: str, hashed: bool
         "version": version(run([str(path), "--version"])) if path.exists() else "",
         "sha256": sha256(path) if hashed and path.exists() else "",
         "units": units,
+        "data": bool(_children(data)),
         "datastore": _datastore(data),
         "authority": _authority(data),
         "config": joined(_text(root / CONFIG)),
         "configuration": _whose(root / CONFIG),
         "registries": _whose(root / REGISTRIES),
         "token": _token(data, token),
+        "own_links": [name for name in LINKS if (path.parent / name).is_symlink() and os.readlink(path.parent / name) == program],
         "links": [name for name in LINKS if os.path.lexists(path.parent / name) or shutil.which(name)],
     }
 
