@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from ansible_collections.sidecar.mesh.plugins.module_utils.cilium_checks import failover
-from ansible_collections.sidecar.mesh.plugins.module_utils.cilium_settings import FIELDS, SettingsError, check_settings
+from ansible_collections.sidecar.mesh.plugins.module_utils.cilium_settings import (
+    BLOCK,
+    FIELDS,
+    HUBBLE,
+    L2,
+    POOL,
+    SettingsError,
+    check_settings,
+)
 
 K3S: dict[str, Any] = {
     "version": "1.20.0",
@@ -208,6 +217,15 @@ def test_checked_settings_can_be_checked_again() -> None:
 )
 def test_failover_times(lease: str, retry: str, expected: tuple[float, float]) -> None:
     assert failover({"lease_duration": lease, "retry_period": retry}) == pytest.approx(expected)
+
+
+def test_the_page_tells_the_failover_times_and_all_keys() -> None:
+    page = (Path(__file__).resolve().parents[4] / "docs" / "cilium.md").read_text()
+    shortest, longest = failover(check_settings({**K3S, "l2": {}})["l2"])
+    assert f"{shortest:g} to {longest:g} seconds with the defaults" in page
+    assert [key for key in (*HUBBLE, *L2, *POOL, *BLOCK) if f"`{key}`" not in page] == []
+    shown = {key: field["default"] for key, field in L2.items() if field["type"] in ("duration", "int")}
+    assert [key for key, default in shown.items() if f"| `{key}` | `{default}` |" not in page] == []
 
 
 def test_defaults_are_those_of_the_role() -> None:
