@@ -80,5 +80,7 @@ def _files(path: Path) -> Iterator[tuple[str, str]]:
                 content = archive.extractfile(member) if member.isfile() else None
                 if content is not None:
                     yield member.name.partition("/")[2], content.read().decode(errors="replace")
-    except (OSError, tarfile.TarError) as exc:
-        raise ChartError(f"{path} cannot be read: {exc}; give a chart's .tgz or its folder") from exc
+    except OSError as exc:
+        raise ChartError(f"{path} cannot be read: {exc.strerror}; give a chart's .tgz or its folder") from exc
+    except tarfile.TarError as exc:
+        raise ChartError(f"{path} is no archive; give a chart's .tgz or its folder") from exc

@@ -34,7 +34,7 @@ _FREE = {
 
 _PATH = r"\$?\.Values((?:\.[A-Za-z_]\w*)+)"
 _READ = re.compile(_PATH)
-_ASKED = re.compile(rf'hasKey\s+{_PATH}\s+"(\w+)"')
+_ASKED = re.compile(r'hasKey\s+\$?\.Values((?:\.[A-Za-z_]\w*)*)\s+"(\w+)"')
 _ALIAS = re.compile(rf"(\$\w+)\s*:?=[^}}\n]*?{_PATH}(?![.\w])")
 _DUMPED = (
     re.compile(rf"(?:toYaml|toJson|toPrettyJson)\s+\(?\s*{_PATH}(?![.\w])"),
@@ -92,7 +92,7 @@ def _add_schema(found: Keys, schema: dict[str, Any]) -> None:
 def _paths(pattern: re.Pattern[str], texts: Iterable[str]) -> Iterator[tuple[str, ...]]:
     for text in texts:
         for match in pattern.finditer(text):
-            yield (*match[1].strip(".").removesuffix(".AsMap").split("."), *match.groups()[1:])
+            yield tuple(key for key in [*match[1].split("."), *match.groups()[1:]] if key)
 
 
 def _paths_of_variables(texts: Iterable[str]) -> Iterator[tuple[str, ...]]:
@@ -136,15 +136,19 @@ def _unknown(given: Any, known: Keys, path: tuple[str, ...]) -> Iterator[tuple[t
 
 
 def _nearest(path: tuple[str, ...], siblings: Keys, everywhere: list[str]) -> str:
-    """A key beside it that looks like it, else the same key elsewhere, else a path that looks like it."""
-    close = difflib.get_close_matches(path[-1], list(siblings), n=1)
-    if close:
-        return ".".join([*path[:-1], close[0]])
-    same = [other for other in everywhere if other.rpartition(".")[2] == path[-1]]
+    """A key beside it that looks like it, else one elsewhere."""
+    beside = difflib.get_close_matches(path[-1], list(siblings), n=1)
+    if beside:
+        return ".".join([*path[:-1], beside[0]])
     whole = ".".join(path)
-    return next(iter(difflib.get_close_matches(whole, same, n=1, cutoff=0.4) or same), "") or next(
-        iter(difflib.get_close_matches(whole, everywhere, n=1, cutoff=0.8)), ""
-    )
+    others = [other for other in everywhere if not whole.startswith(f"{other}.")]
+    alike = difflib.get_close_matches(path[-1], {_last(other) for other in others}, n=1, cutoff=0.8)
+    same = [other for other in others if _last(other) in alike]
+    return next(iter(difflib.get_close_matches(whole, same, n=1, cutoff=0.4) or same), "")
+
+
+def _last(path: str) -> str:
+    return path.rpartition(".")[2]
 
 
 def _all(known: Keys, path: str = "") -> Iterator[str]:

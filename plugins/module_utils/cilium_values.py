@@ -39,7 +39,14 @@ def chart_values(settings: dict[str, Any], installed: str | None) -> Values:
         own = merge(own, part(settings))
     if installed:
         own["upgradeCompatibility"] = installed
-    return merge(own, plain(settings["values"]))
+    return merge(own, _as_json(plain(settings["values"])))
+
+
+def _as_json(value: Any) -> Any:
+    """As Helm gives it back, so that it compares equal: keys are texts."""
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else json.dumps(key): _as_json(item) for key, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, list) else value
 
 
 def merge(base: Values, over: Values) -> Values:
