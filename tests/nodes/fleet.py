@@ -7,17 +7,16 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import yaml
 from cluster.build import programs
 from cluster.commands import Missing, install_packages, run, tried
 
 from nodes.image import PODMAN, build
-from nodes.places import PROGRAMS, STATE, USER, Fleet, Node
+from nodes.inventory import inventory
+from nodes.places import KEY, LIMIT, PROGRAMS, Fleet, Node
 
 PACKAGES = {
     "/usr/bin/podman": "podman",
@@ -27,9 +26,6 @@ PACKAGES = {
     "/sbin/ip": "iproute2",
 }
 """A file of each Debian package that nodes need."""
-KEY = STATE / "key"
-LIMIT = 20_000
-"""Of files and processes: what podman asks for by itself is more than a machine without CAP_SYS_RESOURCE grants."""
 
 
 def up(fleet: Fleet) -> Path:
@@ -81,6 +77,8 @@ def create(node: Node, image: str) -> None:
         *(f"--volume={each}" for each in (*data, *seen)),
         *("--stop-signal", "SIGRTMIN+3", image, "/sbin/init-of-node"),
     )
+    if extra := os.environ.get("NODES_FILES"):
+        run(*PODMAN, "cp", f"{extra}/.", f"{node.container}:/")
     hosts = "".join(f"{each.address} {each.name}\n" for each in node.fleet.nodes)
     write(node, "/etc/hosts", f"127.0.0.1 localhost\n{hosts}")
 
@@ -164,26 +162,6 @@ def write(node: Node, path: str, text: str) -> None:
     done = subprocess.run([*inside(node), "tee", path], input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
-
-
-def inventory(fleet: Fleet) -> Mapping[str, Any]:
-    """As a user would write it."""
-    groups = {
-        f"k3s_{kind}s": {
-            "hosts": {node.name: {"ansible_host": node.address} for node in fleet.nodes if node.kind == kind}
-        }
-        for kind in ("server", "agent")
-    }
-    options = (
-        f"-o UserKnownHostsFile={fleet.folder}/known_hosts -o StrictHostKeyChecking=accept-new -o ConnectTimeout=5"
-    )
-    access = {
-        "ansible_user": USER,
-        "ansible_ssh_private_key_file": str(KEY),
-        "ansible_ssh_common_args": options,
-        "ansible_python_interpreter": "/usr/bin/python3",
-    }
-    return {"all": {"children": {"k3s_cluster": {"children": groups, "vars": access}}}}
 
 
 def _make_bridge(fleet: Fleet) -> None:

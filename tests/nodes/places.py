@@ -13,6 +13,9 @@ STATE = CACHE / "nodes"
 """All that nodes write, below a folder for each fleet; podman's images, too."""
 USER = "admin"
 """Who logs in; sudo asks for no password."""
+KEY = STATE / "key"
+LIMIT = 20_000
+"""Of files and processes: what podman and k3s ask for is more than a machine without CAP_SYS_RESOURCE grants."""
 PROGRAMS = "/opt/stand-in"
 """Where nodes see the programs that the stand-in for k3s starts."""
 

@@ -21,8 +21,6 @@ from nodes.stand_in import NEWER, VERSION, Releases
 
 PROGRAM = "/usr/local/bin/k3s"
 FAKE_TIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
-LIMITS = {"LimitNOFILE": fleet.LIMIT, "LimitNPROC": fleet.LIMIT}
-"""Less than in k3s' own unit: some machines that run tests grant no more."""
 
 
 @pytest.fixture
@@ -31,7 +29,6 @@ def site(pair: Site) -> Site:
     pair.variables = {
         "k3s_binary": str(stand_in.build()),
         "k3s_network": "flannel",
-        "k3s_service_settings": LIMITS,
         "k3s_timeout": 60,
     }
     pair.of_hosts = {}

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import chain
 from textwrap import shorten
 
-from parts import applications, artifact, cluster, demo, importer, molecule, pytests, same_bytes, sanity, static
+from parts import applications, artifact, cluster, demo, importer, molecule, nodes, pytests, same_bytes, sanity, static
 from parts.running import OUTPUT, Check, Log, Skipped, interrupt, make_test_venv
 
 TAIL = 80
@@ -67,6 +67,24 @@ PARTS = [
         "meshes",
         nice=0,
         after=(VENV, "programs", "images", "local", "artifact"),
+        named=True,
+    ),
+    Part(
+        "nodes",
+        "k3s' installation on bare nodes, with a stand-in for k3s",
+        nodes.run,
+        "nodes",
+        nice=0,
+        after=(VENV, "programs"),
+        named=True,
+    ),
+    Part(
+        "k3s",
+        "real k3s and Cilium on bare nodes, where they are given",
+        nodes.real,
+        "nodes",
+        nice=0,
+        after=(VENV, "programs", "nodes"),
         named=True,
     ),
     Part(
