@@ -27,19 +27,13 @@ def _site(chosen: Fleet) -> Iterator[Site]:
     fleet.down(chosen)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pair() -> Iterator[Site]:
     """A server and an agent, bare in the beginning."""
     yield from _site(FLEETS["tests"])
 
 
-@pytest.fixture(scope="module")
-def three_servers() -> Iterator[Site]:
-    """Three servers and an agent, bare in the beginning."""
-    yield from _site(FLEETS["ha"])
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def releases(pair: Site) -> Iterator[Releases]:
     """Where its nodes download k3s from: the stand-in, in two versions."""
     with stand_in.releases(pair.fleet.host) as offered:

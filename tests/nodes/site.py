@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ class Run:
     code: int
     results: list[tuple[str, str, Item]]
     output: str
+    times: list[tuple[str, float]]
+    """Of each task, its role and its seconds."""
 
     @property
     def changed(self) -> list[str]:
@@ -54,6 +57,13 @@ class Run:
         failed = [result for _host, _task, result in self.results if result.get("failed") or result.get("unreachable")]
         items = [item for result in failed for item in [result, *(result.get("results") or [])]]
         return "\n".join(str(item["msg"]) for item in items if item.get("msg"))
+
+    def seconds_of_roles(self) -> dict[str, float]:
+        """How long the tasks of each role took, by its name; of tasks without one, by nothing."""
+        spent: dict[str, float] = {}
+        for role, seconds in self.times:
+            spent[role] = spent.get(role, 0) + seconds
+        return dict(sorted(spent.items(), key=lambda item: -item[1]))
 
     def said(self) -> str:
         """Every message of a task that speaks to the user."""
@@ -176,7 +186,19 @@ def run_of(code: int, output: str) -> Run:
         for task in play["tasks"]
         for host, result in task["hosts"].items()
     ]
-    return Run(code, results, output)
+    times = [
+        (_role(task["task"]["name"]), _seconds(task["task"]["duration"])) for play in plays for task in play["tasks"]
+    ]
+    return Run(code, results, output, times)
+
+
+def _role(task: str) -> str:
+    return task.rpartition(" : ")[0].rpartition(".")[2]
+
+
+def _seconds(duration: Mapping[str, str]) -> float:
+    begin, end = (datetime.fromisoformat(duration[key]) if key in duration else None for key in ("start", "end"))
+    return (end - begin).total_seconds() if begin and end else 0
 
 
 def state(node: Node) -> str:

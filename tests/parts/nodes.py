@@ -13,7 +13,7 @@ FOUND = {"PYTHONPATH": "tests"}
 STAND_IN = "import nodes.stand_in; print(nodes.stand_in.build())"
 GIVEN = ("K3S_BINARY", "CILIUM_CHART", "K3S_IMAGES")
 """What names the real parts: a binary, the chart's .tgz, and folders of image archives with colons between them. Beside
-these, CILIUM_VALUES (a file), HELM (a binary) and NODES_FILES (a folder that is copied onto every node) may be needed."""
+these, CILIUM_VALUES (a file), HELM (a binary) and NODES_FILES (a folder, copied onto every node) may be needed."""
 
 
 def run(log: Log) -> list[Check]:
