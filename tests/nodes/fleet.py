@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import yaml
+from cluster import cgroups
 from cluster.build import programs
 from cluster.commands import Missing, install_packages, run, tried
 
@@ -27,6 +28,9 @@ PACKAGES = {
 }
 """A file of each Debian package that nodes need."""
 
+GROUP = "sidecar-mesh-nodes"
+"""Of the control group that all nodes are in: else the kernel gives any process outside as much as all of them."""
+
 
 def up(fleet: Fleet) -> Path:
     """Start the nodes that are not there; return their inventory."""
@@ -39,6 +43,7 @@ def up(fleet: Fleet) -> Path:
     if not KEY.exists():
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tests of sidecar.mesh", "-f", KEY)
     _make_bridge(fleet)
+    cgroups.make_heavy(GROUP)
     for node in fleet.nodes:
         if not running(node):
             create(node, image)
@@ -54,6 +59,7 @@ def down(fleet: Fleet) -> None:
     for node in fleet.nodes:
         remove(node)
     tried("ip", "link", "delete", fleet.bridge)
+    cgroups.remove(GROUP)
     shutil.rmtree(fleet.folder, ignore_errors=True)
 
 
@@ -69,8 +75,7 @@ def create(node: Node, image: str) -> None:
     run(
         *(*PODMAN, "run", "--detach", "--name", node.container, "--hostname", node.name),
         *("--privileged", "--systemd=always", "--cgroupns=private", "--pids-limit=-1"),
-        # Beside a node, the kernel gives every process of the machine as much as the whole node.
-        "--cpu-shares=10240",
+        *("--cgroup-parent", f"/{GROUP}"),
         *(f"--ulimit={each}={LIMIT}:{LIMIT}" for each in ("nofile", "nproc")),
         *("--network", f"ns:/run/netns/{node.namespace}", "--dns=none", "--no-hosts", "--log-driver=none"),
         *("--tmpfs", "/run", "--tmpfs", "/tmp:exec"),

@@ -189,10 +189,9 @@ def test_a_run_that_is_cut_off_is_completed_by_the_next(bare: Site, releases: Re
         "Write the unit",
         "Ask whether it is ready",
         "Write the token",
-        "Start the agents",
     ):
         with bare.until("k3s", task):
-            time.sleep(secrets.randbelow(20) / 10)
+            pass
     bare.must_run("k3s")
     again = bare.must_run("k3s")
     assert again.changed == []
