@@ -47,7 +47,7 @@ def build_plan(nodes: dict[str, Item], servers: list[str], wanted: Item) -> Item
     """
     known = [host for host in servers if host in nodes]
     if not known:
-        return {"problems": [_NO_SERVER], "warnings": []}
+        return _without_servers(nodes)
     cluster = _cluster(nodes, known, servers)
     planned = {host: _node(host, nodes, cluster) for host in nodes}
     result = {**cluster, "nodes": planned}
@@ -55,6 +55,18 @@ def build_plan(nodes: dict[str, Item], servers: list[str], wanted: Item) -> Item
         **result,
         "problems": list(find_problems(nodes, result, wanted)),
         "warnings": list(find_warnings(nodes, result, wanted)),
+    }
+
+
+def _without_servers(nodes: dict[str, Item]) -> Item:
+    """Enough of a plan to tell the problem, or to take nodes off a cluster that is gone."""
+    addresses = [node["inputs"]["api_address"] for node in nodes.values()]
+    return {
+        "problems": [_NO_SERVER],
+        "warnings": [],
+        "exists": False,
+        "kubeconfig_url": k3s_config.url(addresses[0] if addresses else ""),
+        "nodes": {host: {"kind": node["kind"], "name": name_of(node)} for host, node in nodes.items()},
     }
 
 

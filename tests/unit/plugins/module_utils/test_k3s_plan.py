@@ -148,9 +148,9 @@ def test_a_run_that_is_limited_to_an_agent() -> None:
 
 
 def test_no_server_at_all() -> None:
-    assert plan(cluster(node("agent", 9)), servers=["server-1"])["problems"] == [
-        "k3s_servers: is empty, or none of its hosts is reached; name a server"
-    ]
+    result = plan(cluster(node("agent", 9)), servers=["server-1"])
+    assert result["problems"] == ["k3s_servers: is empty, or none of its hosts is reached; name a server"]
+    assert result["nodes"]["agent-9"]["name"] == "agent-9"
 
 
 def test_what_is_to_be_done() -> None:

@@ -178,4 +178,4 @@ def test_the_kernel_takes_the_script() -> None:
     assert k3s_remains.restore_script(done.stdout) == ""
     theirs = re.compile("-A (INPUT|DOCKER)|.*-j DOCKER|-A PREROUTING -i eth0")
     kept = [line for line in rules.splitlines() if theirs.match(line)]
-    assert [line for line in done.stdout.splitlines() if line.startswith("-A")] == kept
+    assert sorted(line for line in done.stdout.splitlines() if line.startswith("-A")) == sorted(kept)

@@ -11,7 +11,9 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.kubeconfig import Kub
 
 URL = "https://192.0.2.11:6443"
 K3S: dict[str, Any] = {
-    "clusters": [{"name": "default", "cluster": {"server": "https://127.0.0.1:6443", "certificate-authority-data": "Q0E="}}],
+    "clusters": [
+        {"name": "default", "cluster": {"server": "https://127.0.0.1:6443", "certificate-authority-data": "Q0E="}}
+    ],
     "users": [{"name": "default", "user": {"client-certificate-data": "Q1JU", "client-key-data": "S0VZ"}}],
     "contexts": [{"name": "default", "context": {"cluster": "default", "user": "default"}}],
     "current-context": "default",
@@ -19,7 +21,9 @@ K3S: dict[str, Any] = {
 WORK: dict[str, Any] = {
     "apiVersion": "v1",
     "kind": "Config",
-    "clusters": [{"name": "work", "cluster": {"server": "https://work:6443", "certificate-authority-data": "T1RIRVI="}}],
+    "clusters": [
+        {"name": "work", "cluster": {"server": "https://work:6443", "certificate-authority-data": "T1RIRVI="}}
+    ],
     "users": [{"name": "me", "user": {"token": "s3cr3t"}}],
     "contexts": [{"name": "work", "context": {"cluster": "work", "user": "me", "namespace": "team"}}],
     "current-context": "work",
@@ -67,13 +71,17 @@ def test_a_cluster_that_was_made_anew_or_moved_is_the_same() -> None:
     once = kubeconfig.merged(WORK, "homelab", URL, K3S)
     anew = copy.deepcopy(K3S)
     anew["clusters"][0]["cluster"]["certificate-authority-data"] = "TkVX"
-    assert kubeconfig.merged(once, "homelab", URL, anew)["clusters"][1]["cluster"]["certificate-authority-data"] == "TkVX"
+    assert (
+        kubeconfig.merged(once, "homelab", URL, anew)["clusters"][1]["cluster"]["certificate-authority-data"] == "TkVX"
+    )
     moved = kubeconfig.merged(once, "homelab", "https://192.0.2.99:6443", K3S)
     assert moved["clusters"][1]["cluster"]["server"] == "https://192.0.2.99:6443"
 
 
 def test_the_name_of_another_cluster_is_not_taken() -> None:
-    with pytest.raises(KubeconfigError, match=r"context 'work' is of another cluster, at https://work:6443; choose another"):
+    with pytest.raises(
+        KubeconfigError, match=r"context 'work' is of another cluster, at https://work:6443; choose another"
+    ):
         kubeconfig.merged(WORK, "work", URL, K3S)
 
 
