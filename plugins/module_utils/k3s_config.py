@@ -68,7 +68,15 @@ ALIKE = (
 )
 """Keys that k3s wants to be the same on every server."""
 
-SECRET = ("agent-token", "datastore-endpoint", "etcd-s3-access-key", "etcd-s3-secret-key", "vpn-auth", "etcd-s3-session-token")
+SECRET = (
+    "agent-token",
+    "datastore-endpoint",
+    "etcd-s3-access-key",
+    "etcd-s3-secret-key",
+    "etcd-s3-session-token",
+    "vpn-auth",
+)
+"""Keys whose values are shown to nobody."""
 
 _LISTS = ("disable", "node-label", "node-taint", "tls-san")
 _LABELS_OF_KUBELETS = ("kubelet.kubernetes.io", "node.kubernetes.io")
@@ -87,7 +95,7 @@ _WELL_KNOWN = (
 
 
 def node_config(kind: str, inputs: Item, joins: Item) -> Item:
-    """The whole config.yaml. ``joins`` is how the node finds its cluster: ``server``, ``cluster-init``, ``token-file``."""
+    """The whole config.yaml. ``joins``: the keys by which the node finds its cluster."""
     own: Item = {}
     if inputs["data_path"] != DATA_PATH:
         own["data-dir"] = inputs["data_path"]
@@ -120,8 +128,8 @@ def refused(kind: str, inputs: Item) -> Iterator[str]:
             yield f"{where}: {value!r}: cannot be set, because {FIXED[key]}; remove it"
         elif key in needed and value != needed[key]:
             yield (
-                f"{where}: {value!r}: k3s_network: {inputs['network']} needs {str(needed[key]).lower()} here; remove it,"
-                f" or choose another k3s_network ({', '.join(name for name in NETWORKS if name != inputs['network'])})"
+                f"{where}: {value!r}: k3s_network: {inputs['network']} needs {str(needed[key]).lower()} here;"
+                f" remove it, or choose another k3s_network ({', '.join(sorted({*NETWORKS} - {inputs['network']}))})"
             )
         elif name != key:
             yield f"{where}: lists are added to anyway; write {key}"
@@ -153,7 +161,8 @@ def environment(inputs: Item, more: list[str]) -> dict[str, str]:
 
 def listed(value: Any) -> list[str]:
     """A list, or text with commas, as a list."""
-    return [str(part).strip() for part in (value.split(",") if isinstance(value, str) else value or []) if str(part).strip()]
+    parts = value.split(",") if isinstance(value, str) else value or []
+    return [str(part).strip() for part in parts if str(part).strip()]
 
 
 def comma(value: Any) -> str:

@@ -54,7 +54,7 @@ def machine(root: Path, data_path: str, run: Run) -> Facts:
         "systemd": (root / "run/systemd/system").is_dir(),
         "cgroup": _cgroup(root),
         "modules": {name: _module(root, name) for name in sorted({*itertools.chain(*required.MODULES.values())})},
-        "sysctls": {name: _text(root / "proc/sys" / name.replace(".", "/")).strip() for name in [*required.SYSCTLS, *required.PROTECTED]},
+        "sysctls": {name: _sysctl(root, name) for name in [*required.SYSCTLS, *required.PROTECTED]},
         "networks": _networks(root),
         "cni": sorted(path.name for path in _children(root / CNI_FOLDER) if not path.name.startswith(".")),
         "firewalls": [name for name in _FIREWALLS if run(["systemctl", "is-active", name]).strip() == "active"],
@@ -84,7 +84,7 @@ def installed(root: Path, program: str, data_path: str, token: str, hashed: bool
         "configuration": _whose(root / CONFIG),
         "registries": _whose(root / REGISTRIES),
         "token": _token(data, token),
-        "own_links": [name for name in LINKS if (path.parent / name).is_symlink() and os.readlink(path.parent / name) == program],
+        "own_links": [name for name in LINKS if _leads_to(path.parent / name, program)],
         "links": [name for name in LINKS if os.path.lexists(path.parent / name) or shutil.which(name)],
     }
 
@@ -113,7 +113,7 @@ def ports() -> dict[str, str]:
 
 
 def joined(config: str) -> Facts:
-    """How a node of ours found its cluster: ``server`` and ``cluster-init`` of its config.yaml, which has them as plain lines."""
+    """How a node found its cluster: ``server`` and ``cluster-init`` of a config.yaml of ours, plain lines there."""
     found = dict(re.findall(r"^(server|cluster-init): *\"?([^\"\n]*)\"?$", config, re.MULTILINE))
     return {"server": found.get("server", ""), "cluster-init": found.get("cluster-init") == "true"}
 
@@ -210,7 +210,8 @@ def _cgroup(root: Path) -> Facts:
 
 def _module(root: Path, name: str) -> str:
     """Whether the kernel has a module: present, absent, or unknown where modules cannot be seen, as in a container."""
-    if (root / "sys/module" / name).exists() or re.search(rf"\t{name}$", _text(root / "proc/filesystems"), re.MULTILINE):
+    filesystems = _text(root / "proc/filesystems")
+    if (root / "sys/module" / name).exists() or re.search(rf"\t{name}$", filesystems, re.MULTILINE):
         return "present"
     folder = root / "lib/modules" / os.uname().release
     lists = [folder / "modules.dep", folder / "modules.builtin"]
@@ -218,6 +219,10 @@ def _module(root: Path, name: str) -> str:
         return "unknown"
     file_name = re.compile(rf"/{name.replace('_', '[_-]')}\.ko", re.MULTILINE)
     return "present" if any(file_name.search(_text(file)) for file in lists) else "absent"
+
+
+def _sysctl(root: Path, name: str) -> str:
+    return _text(root / "proc/sys" / name.replace(".", "/")).strip()
 
 
 def _networks(root: Path) -> list[dict[str, str]]:
@@ -240,6 +245,10 @@ def _children(folder: Path) -> list[Path]:
     with contextlib.suppress(OSError):
         return list(folder.iterdir())
     return []
+
+
+def _leads_to(link: Path, program: str) -> bool:
+    return link.is_symlink() and str(link.readlink()) == program
 
 
 def _whose(path: Path) -> str:

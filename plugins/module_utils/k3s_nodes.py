@@ -35,3 +35,7 @@ def installs(node: Item) -> bool:
     if node["binary"]:
         return bool(k3s["sha256"] != node["binary"]["sha256"])
     return bool(k3s["version"] != node["version"] or (checksum and k3s["sha256"] != checksum))
+
+
+def a(kind: str) -> str:
+    return f"an {kind}" if kind == "agent" else f"a {kind}"

@@ -36,17 +36,18 @@ _NO_SERVER = "k3s_servers: is empty, or none of its hosts is reached; name a ser
 def build_plan(nodes: dict[str, Item], servers: list[str], wanted: Item) -> Item:
     """The plan of a run.
 
-    ``servers``: the group's hosts, in its order. ``wanted``: ``run``, the hosts of this run; ``strays``, those of them in
-    neither group; ``both``, those in both; ``max_clock_skew`` in seconds.
+    ``servers``: the group's hosts, in its order. ``wanted``: ``run``, the hosts of this run; ``strays``, those of them
+    in neither group; ``both``, those in both; ``max_clock_skew`` in seconds.
 
-    Returns ``problems`` and ``warnings``, lines for a person; ``leader``, the server that the others join; ``exists``,
-    whether there is a cluster already; ``datastore``; ``network``; ``cluster_cidr``; ``kubeconfig_url``; and ``nodes``. Of each node: ``name``,
-    ``unit``, ``address``, ``config``, ``environment``, ``installs``, ``joined``, ``active``, ``outdated`` (files newer than
-    its process), ``takes_token``, and ``begins``, whether its token is the user's rather than the cluster's.
+    Returns ``problems`` and ``warnings``, lines for a person; ``leader``, the server that the others join; ``members``,
+    servers that have the cluster's data; ``exists``, whether any does; ``datastore``; ``network``; ``cluster_cidr``;
+    ``kubeconfig_url``; and ``nodes``. Of each node: ``name``, ``unit``, ``address``, ``config``, ``has_secrets``,
+    ``environment``, ``installs``, ``joined``, ``active``, ``outdated`` (files newer than its process), ``takes_token``,
+    and ``begins``, whether its token is the user's rather than the cluster's.
     """
     known = [host for host in servers if host in nodes]
     if not known:
-        return {"problems": [_NO_SERVER], "warnings": []}
+        return _without_servers(nodes)
     cluster = _cluster(nodes, known, servers)
     planned = {host: _node(host, nodes, cluster) for host in nodes}
     result = {**cluster, "nodes": planned}
@@ -54,6 +55,18 @@ def build_plan(nodes: dict[str, Item], servers: list[str], wanted: Item) -> Item
         **result,
         "problems": list(find_problems(nodes, result, wanted)),
         "warnings": list(find_warnings(nodes, result, wanted)),
+    }
+
+
+def _without_servers(nodes: dict[str, Item]) -> Item:
+    """Enough of a plan to tell the problem, or to take nodes off a cluster that is gone."""
+    addresses = [node["inputs"]["api_address"] for node in nodes.values()]
+    return {
+        "problems": [_NO_SERVER],
+        "warnings": [],
+        "exists": False,
+        "kubeconfig_url": k3s_config.url(addresses[0] if addresses else ""),
+        "nodes": {host: {"kind": node["kind"], "name": name_of(node)} for host, node in nodes.items()},
     }
 
 
@@ -99,6 +112,7 @@ def _node(host: str, nodes: dict[str, Item], cluster: Item) -> Item:
         "unit": unit,
         "address": address_of(node),
         "config": k3s_config.node_config(kind, completed, joins),
+        "has_secrets": any(key in inputs[f"{kind}_config"] for key in k3s_config.SECRET),
         "environment": k3s_config.environment(inputs, [part for part in (_network(node), server) if part]),
         "installs": installs(node),
         "joined": bool(k3s["authority"]),
@@ -114,13 +128,14 @@ def _joins(host: str, nodes: dict[str, Item], cluster: Item) -> Item:
     node = nodes[host]
     token = {"token-file": k3s_config.TOKEN_FILE}
     given = token if node["inputs"]["token_given"] else {}
-    server = {"server": _server(host, nodes, cluster), **token}
+    url = _server(host, nodes, cluster)
+    server = {"server": url, **token}
     if node["kind"] == "agent":
         return server
     if cluster["datastore"] == "external":
         return given if host == cluster["leader"] else token
     has_joined = bool(node["k3s"]["datastore"] and node["k3s"]["config"]["server"])
-    if has_joined or (host not in cluster["members"] and host != cluster["leader"]):
+    if (has_joined and url) or (host not in cluster["members"] and host != cluster["leader"]):
         return server
     return {**given, "cluster-init": True} if cluster["datastore"] == "etcd" else given
 
@@ -134,7 +149,8 @@ def _server(host: str, nodes: dict[str, Item], cluster: Item) -> str:
     if nodes[host]["k3s"]["authority"] and present in urls.values():
         return str(present)
     first = cluster["servers"][0]
-    chosen = first if first in urls and (first in cluster["members"] or not cluster["exists"]) else cluster["leader"]
+    serves = first in urls and (is_active(nodes[first]) or not cluster["exists"])
+    chosen = first if serves else cluster["leader"]
     return urls.get(chosen) or next(iter(urls.values()), "")
 
 

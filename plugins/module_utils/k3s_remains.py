@@ -42,8 +42,8 @@ def restore_script(saved: str) -> str:
         jumps = [f"-D{line[2:]}" for line in lines if line.startswith("-A ") and _is_foreign_rule_of_ours(line)]
         if chains or jumps:
             declared = [f":{chain} - [0:0]" for chain in chains]
-            parts += [f"*{name}", *declared, *jumps, *(f"-X {chain}" for chain in chains), "COMMIT", ""]
-    return "\n".join(parts)
+            parts += [f"*{name}", *declared, *jumps, *(f"-X {chain}" for chain in chains), "COMMIT"]
+    return "".join(f"{line}\n" for line in parts)
 
 
 def _is_foreign_rule_of_ours(rule: str) -> bool:
@@ -51,7 +51,7 @@ def _is_foreign_rule_of_ours(rule: str) -> bool:
     words = shlex.split(rule)
     if CHAINS.match(words[1]):
         return False  # it goes with its chain
-    pairs = list(zip(words, words[1:]))
+    pairs = [(words[index], words[index + 1]) for index in range(len(words) - 1)]
     leads = any(word in _TARGETS and CHAINS.match(target) for word, target in pairs)
     return leads or any(word == "--comment" and text.startswith("cilium") for word, text in pairs)
 
@@ -94,8 +94,8 @@ def filters(shown: str) -> list[tuple[str, str]]:
     """Preference and protocol of the filters that Cilium attached to a link; ``shown`` by ``tc -json filter show``."""
     entries = json.loads(shown or "[]")
     names = [(entry, str((entry.get("options") or {}).get("bpf_name", ""))) for entry in entries]
-    found = [(str(entry["pref"]), str(entry["protocol"])) for entry, name in names if name.startswith(PROGRAMS_OF_CILIUM)]
-    return list(dict.fromkeys(found))
+    found = [entry for entry, name in names if name.startswith(PROGRAMS_OF_CILIUM)]
+    return list(dict.fromkeys((str(entry["pref"]), str(entry["protocol"])) for entry in found))
 
 
 def routing_rules(shown: str) -> list[list[str]]:

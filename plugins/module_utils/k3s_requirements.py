@@ -10,7 +10,11 @@ ARCHITECTURES = ("x86_64", "aarch64", "armv7l")
 CILIUM_ARCHITECTURES = ("x86_64", "aarch64")
 CILIUM_KERNEL = (5, 10)
 CONTROLLERS = ("cpu", "cpuset", "memory")
-MODULES = {"cilium": ("overlay", "vxlan"), "flannel": ("overlay", "br_netfilter", "vxlan"), "none": ("overlay", "br_netfilter")}
+MODULES = {
+    "cilium": ("overlay", "vxlan"),
+    "flannel": ("overlay", "br_netfilter", "vxlan"),
+    "none": ("overlay", "br_netfilter"),
+}
 CGROUP_V1_UNTIL = (1, 34)
 """The last minor version of Kubernetes whose kubelet takes control groups of version 1 without being told to."""
 SYSCTLS = {"fs.inotify.max_user_instances": 128, "fs.inotify.max_user_watches": 8192}
@@ -25,3 +29,11 @@ SERVER_PORTS = (6443, 6444, 10250, 10257, 10259)
 ETCD_PORTS = (2379, 2380, 2381)
 AGENT_PORTS = (6444, 10250)
 """TCP ports that k3s itself takes."""
+FIREWALL = {
+    "server": "TCP 6443, 10250; with several servers TCP 2379-2380 among them",
+    "agent": "TCP 10250",
+    "cilium": "UDP 8472 (VXLAN), UDP 51871 (WireGuard), TCP 4240, 4244",
+    "flannel": "UDP 8472 (VXLAN)",
+    "none": "those of your network",
+}
+"""What has to get through a firewall, by kind of node and by network."""

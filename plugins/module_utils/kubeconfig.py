@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A cluster's context in a kubeconfig with those of others, which are left as they are.
 
-Cluster, user and context have the same name. Source: Kubernetes docs, "Organizing Cluster Access Using kubeconfig Files".
+Cluster, user and context have the same name. Source: Kubernetes docs, "Organizing Cluster Access".
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class KubeconfigError(ValueError):
 
 
 def merged(present: Item | None, name: str, server: str, source: Item) -> Item:
-    """``present`` with the cluster and user that ``source``, k3s' own kubeconfig, begins with, under ``name`` and at ``server``.
+    """``present`` with the first cluster and user of ``source``, k3s' own kubeconfig, as ``name`` and at ``server``.
 
     The current context is set only where there is none yet. Raises KubeconfigError when the name is another cluster's.
     """
@@ -32,8 +32,8 @@ def merged(present: Item | None, name: str, server: str, source: Item) -> Item:
     owner = _entry(result, "clusters", name)
     if owner is not None and not _is_same(owner, cluster):
         raise KubeconfigError(
-            f"context {name!r} is of another cluster, at {owner.get('server')}; choose another k3s_context, or remove that one"
-            f" (kubectl config delete-context {name}, delete-cluster, delete-user)"
+            f"context {name!r} is of another cluster, at {owner.get('server')}; choose another k3s_context, or remove"
+            f" that one (kubectl config delete-context {name}, delete-cluster, delete-user)"
         )
     for section, key in SECTIONS.items():
         entry = entries[section]
@@ -69,8 +69,9 @@ def described(present: Item | None) -> str:
     lines = [f"current-context: {present.get('current-context') or ''}"]
     for entry in present.get("contexts") or []:
         context = entry.get("context") or {}
-        server = (_entry(present, "clusters", str(context.get("cluster"))) or {}).get("server")
-        lines.append(f"context {entry.get('name')}: cluster {context.get('cluster')} at {server}, user {context.get('user')}")
+        cluster, user = context.get("cluster"), context.get("user")
+        server = (_entry(present, "clusters", str(cluster)) or {}).get("server")
+        lines.append(f"context {entry.get('name')}: cluster {cluster} at {server}, user {user}")
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, sidecar.mesh contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How far nodes are, of what the API server says about them. Source: Kubernetes docs, "Node Status"; k3s for etcd's vote."""
+"""How far nodes are, of what the API server says. Source: Kubernetes docs, "Node Status"; EtcdIsVoter is k3s' own."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ module: k3s_node_info
 short_description: Tell what of a machine matters for k3s, and what of k3s is there
 version_added: 0.1.0
 description:
-  - Reads control groups, kernel modules, sysctls, ports and who holds them, routes, firewalls, the clock, and what of k3s is installed and runs.
+  - Reads control groups, kernel modules, sysctls, ports and who holds them, routes, firewalls, the clock, and what of
+    k3s is installed and runs.
   - This module serves role P(sidecar.mesh.k3s#role). Its result may change in any version.
 author:
   - sidecar.mesh contributors (@sidecar-mesh)
@@ -103,9 +104,7 @@ def main() -> None:
         changed=False,
         machine=machine,
         ports=k3s_facts.ports(),
-        k3s=k3s_facts.installed(
-            ROOT, given["program"], given["data_path"], given["token"], given["hash_program"], run
-        ),
+        k3s=k3s_facts.installed(ROOT, given["program"], given["data_path"], given["token"], given["hash_program"], run),
     )
 
 

@@ -10,7 +10,8 @@ module: k3s_remains
 short_description: Remove what k3s and Cilium leave on a machine
 version_added: 0.1.0
 description:
-  - For after k3s was stopped. Ends its containers, and removes Cilium's filters, links and rules, mounts, and then folders and files.
+  - For after k3s was stopped. Ends its containers, and removes Cilium's filters, links and rules, mounts, and then
+    folders and files.
   - Rules of others stay. No table is flushed. Folders are removed only when nothing is mounted below them any more.
   - This module serves role P(sidecar.mesh.k3s#role).
 author:
@@ -120,8 +121,9 @@ class Remains:
                 shown = self.run("tc", "-json", "filter", "show", "dev", name, direction, must=False)
                 found = k3s_remains.filters(shown)
                 if self.note(f"filters {name} {direction}", len(found)):
+                    place = ("dev", name, direction)
                     for preference, protocol in found:
-                        self.run("tc", "filter", "del", "dev", name, direction, "pref", preference, "protocol", protocol)
+                        self.run("tc", "filter", "del", *place, "pref", preference, "protocol", protocol)
         pins = [path for path in (BPF / "cilium", *(BPF / "tc/globals").glob("cilium_*")) if path.exists()]
         if self.note("bpf", [str(path) for path in pins]):
             for path in pins:

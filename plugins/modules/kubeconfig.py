@@ -39,7 +39,8 @@ options:
     description: The kubeconfig to take cluster and user from. Required with O(state=present).
     type: str
   state:
-    description: With V(absent) the context is removed, if its cluster is at O(server); a file with nothing left is removed, too.
+    description:
+      - With V(absent) the context is removed, if its cluster is at O(server); a file with nothing left is removed, too.
     type: str
     choices: [present, absent]
     default: present

@@ -11,7 +11,8 @@ short_description: Wait until a cluster's nodes are registered, voters of etcd, 
 version_added: 0.1.0
 description:
   - Shows each node's state, and each change of it, while it waits.
-  - Does not fail when time is up, but returns who is late in C(waiting), so that a play can ask those nodes for their reason.
+  - Does not fail when time is up, but returns who is late in C(waiting), so that a play can ask those nodes for their
+    reason.
 author:
   - sidecar.mesh contributors (@sidecar-mesh)
 extends_documentation_fragment:
@@ -113,7 +114,8 @@ def main() -> None:
         if over or texts != seen.get("states"):
             break
         time.sleep(INTERVAL)
-    module.exit_json(changed=False, waiting=waiting, states=texts, paused=None if over else {"end": end, "states": texts})
+    paused = None if over else {"end": end, "states": texts}
+    module.exit_json(changed=False, waiting=waiting, states=texts, paused=paused)
 
 
 if __name__ == "__main__":
