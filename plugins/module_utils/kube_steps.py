@@ -58,7 +58,9 @@ def wait(cluster: Cluster, workers: int, steps: Sequence[Object], state: Object,
     while int(state["step"]) < len(steps):
         step = steps[state["step"]]
         before = state["lines"]
-        finished = _look(cluster, workers, step, state, None if pause is None else max(pause - time.time() + began, 0))
+        # How a step begins is told at once.
+        left = None if pause is None else max(pause - time.time() + began, 0) if before else 0.0
+        finished = _look(cluster, workers, step, state, left)
         if finished:
             state.update(step=state["step"] + 1, memory={}, done=[*state["done"], *state["lines"]], lines=[])
             if pause is not None:

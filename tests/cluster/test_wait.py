@@ -89,11 +89,11 @@ def test_pods_that_run_and_are_not_ready_tell_their_log(cluster: kube.Cluster, n
 
 
 def test_progress_is_shown_while_it_waits(cluster: kube.Cluster, namespace: str, tmp_path: Path) -> None:
-    late = {"exec": {"command": ["true"]}, "initialDelaySeconds": 20}
+    late = {"exec": {"command": ["true"]}, "initialDelaySeconds": 30}
     deploy(cluster, namespace, ["sleep", "600"], readinessProbe=late)
     steps = [NODES, {"kind": "Deployment", "namespace": namespace, "names": ["late"]}]
     lines = play(tmp_path, "cluster_wait", {"steps": steps}).splitlines()
-    first = lines.index(f"Deployment {namespace}/late: 1 of 1 replica updated, 0 available")
-    last = lines.index(f"Deployment {namespace}/late: 1 of 1 replica updated, 1 available")
     told = next(number for number, line in enumerate(lines) if line.startswith("TASK [sidecar.mesh.cluster_wait]"))
-    assert lines.index("Nodes: 2 of 2 Ready") < first < last < told
+    about = [line for line in lines[:told] if line.startswith(f"Deployment {namespace}/late: ")]
+    assert lines.index("Nodes: 2 of 2 Ready") < lines.index(about[0])
+    assert about[0] != about[-1] == f"Deployment {namespace}/late: 1 of 1 replica updated, 1 available"
