@@ -19,6 +19,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.kube import (
     resource,
     why,
 )
+from ansible_collections.sidecar.mesh.plugins.module_utils.kube_objects import key
 from ansible_collections.sidecar.mesh.plugins.module_utils.kube_read import fetch
 from ansible_collections.sidecar.mesh.plugins.module_utils.kube_rollouts import ROLLED
 
@@ -127,7 +128,8 @@ def _objects(cluster: Cluster, workers: int, step: Object) -> list[Object]:
         found, errors = fetch(cluster, workers, wanted)
         if errors:
             raise errors[0]
-        return list(found.values())
+        # What fetch has asked for by one request has all others of the kind, too.
+        return [found[key(obj)] for obj in wanted if key(obj) in found]
     query = {"labelSelector": step["selector"]} if step.get("selector") else None
     return list(pages(cluster, list_path(resource(cluster, version, kind), namespace), query))
 
