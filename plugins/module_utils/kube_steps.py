@@ -19,6 +19,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.kube import (
     resource,
     why,
 )
+from ansible_collections.sidecar.mesh.plugins.module_utils.kube_objects import key
 from ansible_collections.sidecar.mesh.plugins.module_utils.kube_read import fetch
 from ansible_collections.sidecar.mesh.plugins.module_utils.kube_rollouts import ROLLED
 
@@ -58,7 +59,9 @@ def wait(cluster: Cluster, workers: int, steps: Sequence[Object], state: Object,
     while int(state["step"]) < len(steps):
         step = steps[state["step"]]
         before = state["lines"]
-        finished = _look(cluster, workers, step, state, None if pause is None else max(pause - time.time() + began, 0))
+        # How a step begins is told at once.
+        left = None if pause is None else max(pause - time.time() + began, 0) if before else 0.0
+        finished = _look(cluster, workers, step, state, left)
         if finished:
             state.update(step=state["step"] + 1, memory={}, done=[*state["done"], *state["lines"]], lines=[])
             if pause is not None:
@@ -125,7 +128,8 @@ def _objects(cluster: Cluster, workers: int, step: Object) -> list[Object]:
         found, errors = fetch(cluster, workers, wanted)
         if errors:
             raise errors[0]
-        return list(found.values())
+        # What fetch has asked for by one request has all others of the kind, too.
+        return [found[key(obj)] for obj in wanted if key(obj) in found]
     query = {"labelSelector": step["selector"]} if step.get("selector") else None
     return list(pages(cluster, list_path(resource(cluster, version, kind), namespace), query))
 

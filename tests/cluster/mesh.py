@@ -151,7 +151,7 @@ class Mesh:
         """
         began = time.monotonic()
         load = Load(
-            self.node_port(port), path, kept=6, new=6, pause=0.05, hosts=list(self.cluster.nodes.values()), tls=tls
+            self.node_port(port), path, kept=6, new=6, pause=0.1, hosts=list(self.cluster.nodes.values()), tls=tls
         )
         with load:
             load.wait_for(100)

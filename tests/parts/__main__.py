@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import signal
 import sys
 import threading
@@ -29,8 +30,9 @@ VENV = "venv"
 class Part:
     """Parts of one lane run one after the other, in the order of PARTS, and lanes beside each other.
 
-    ``nice``: what starts meshes or measures time has 0, and what that waits for; what only computes leaves the
-    processor to it. ``after``: parts of other lanes that have to end first, if they run at all, and VENV.
+    ``nice``: what everything else waits for has less than 0, what starts meshes or measures time has 0, and what only
+    computes leaves the processor to both. ``after``: parts of other lanes that have to end first, if they run at all,
+    and VENV.
     """
 
     name: str
@@ -40,34 +42,26 @@ class Part:
     nice: int = 10
     after: tuple[str, ...] = (VENV,)
     named: bool = False
-    """It runs only if it is asked for by its name: with these, a first run of all takes over an hour on two cores."""
+    """It runs only if it is asked for by its name: with it, a run of all takes too long on two cores."""
 
 
 PARTS = [
-    Part("unit", "unit and golden tests", pytests.unit, "short"),
-    Part("mypy", "mypy --strict on the model and the builders", static.mypy, "short"),
-    Part("lint", "ruff, and ansible-lint with profile production", static.lint, "short"),
-    Part("changelog", "changelog fragments", static.changelog, "short"),
-    Part("applications", "the example applications' own tests", applications.run, "short"),
-    Part("random", "random inventories, valid and damaged (make prove: more of them)", pytests.properties, "short"),
-    Part("bytes", "the same bytes on every Python and ansible-core", same_bytes.run, "short"),
-    Part("importer", "galaxy-importer on the built artifact", importer.run, "short"),
-    Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run, "sanity"),
-    Part("programs", "the programs of the test cluster", cluster.programs, "programs", nice=2, after=(), named=True),
-    Part("images", "the images of the test cluster", cluster.images, "programs", nice=2, named=True),
-    Part("behaviour", "behaviour of real Envoys", pytests.behaviour, "meshes", nice=0),
-    Part("molecule", "molecule scenario default", molecule.run, "meshes", nice=0),
-    Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, "meshes", nice=0),
-    Part("local", "engine local: its modules and its role, on real processes", pytests.local, "local", nice=0),
-    Part("artifact", "the built artifact, used from a foreign playbook", artifact.run, "local", nice=0),
+    Part("programs", "the programs of the test cluster", cluster.programs, "cluster", nice=-5, after=()),
+    Part("images", "the images of the test cluster", cluster.images, "cluster", nice=-5),
     Part(
         "cluster",
         "a real Kubernetes of two nodes, and molecule scenario kubernetes on it",
         cluster.run,
-        "meshes",
+        "cluster",
         nice=0,
-        after=(VENV, "programs", "images", "local", "artifact"),
-        named=True,
+    ),
+    Part(
+        "load",
+        "load on a mesh there, whatever is done to it",
+        cluster.load,
+        "load",
+        nice=0,
+        after=(VENV, "programs", "images"),
     ),
     Part(
         "nodes",
@@ -78,24 +72,28 @@ PARTS = [
         after=(VENV, "programs"),
         named=True,
     ),
+    Part("k3s", "real k3s and Cilium on bare nodes, where they are given", nodes.real, "nodes", nice=0, named=True),
+    Part("behaviour", "behaviour of real Envoys", pytests.behaviour, "meshes", nice=0, after=(VENV, "programs")),
+    Part("molecule", "molecule scenario default", molecule.run, "meshes", nice=0),
+    Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, "meshes", nice=0),
     Part(
-        "k3s",
-        "real k3s and Cilium on bare nodes, where they are given",
-        nodes.real,
-        "nodes",
+        "local",
+        "engine local: its modules and its role, on real processes",
+        pytests.local,
+        "local",
         nice=0,
-        after=(VENV, "programs", "nodes"),
-        named=True,
+        after=(VENV, "programs"),
     ),
-    Part(
-        "load",
-        "load on a mesh there, whatever is done to it",
-        cluster.load,
-        "load",
-        nice=0,
-        after=(VENV, "programs", "images", "local", "artifact", "behaviour", "molecule", "demo"),
-        named=True,
-    ),
+    Part("artifact", "the built artifact, used from a foreign playbook", artifact.run, "local", nice=0),
+    Part("unit", "unit and golden tests", pytests.unit, "short"),
+    Part("mypy", "mypy --strict on the model and the builders", static.mypy, "short"),
+    Part("lint", "ruff, and ansible-lint with profile production", static.lint, "short"),
+    Part("changelog", "changelog fragments", static.changelog, "short"),
+    Part("applications", "the example applications' own tests", applications.run, "short"),
+    Part("random", "random inventories, valid and damaged (make prove: more of them)", pytests.properties, "short"),
+    Part("bytes", "the same bytes on every Python and ansible-core", same_bytes.run, "short"),
+    Part("importer", "galaxy-importer on the built artifact", importer.run, "short"),
+    Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run, "sanity"),
 ]
 
 
@@ -137,7 +135,7 @@ def _chosen_parts() -> list[Part]:
     unknown = sorted(set(arguments.parts) - set(names))
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)} (there are: {', '.join(names)})")
-    return [part for part in PARTS if (part.name in arguments.parts if arguments.parts else not part.named)]
+    return [part for part in PARTS if (not arguments.parts or part.name in arguments.parts)]
 
 
 def _run_lane(ended: dict[str, threading.Event], parts: list[Part]) -> list[tuple[str, list[Check]]]:
@@ -181,7 +179,9 @@ def _counts(checks: Iterable[Check]) -> str:
 
 
 def _sum_up(results: dict[str, list[Check]], seconds: float) -> int:
-    print(f"\n== Result of {len(results)} parts after {seconds / 60:.1f} minutes")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    took = f"{seconds / 60:.1f} minutes, {(used.ru_utime + used.ru_stime) / 60:.1f} of the processor"
+    print(f"\n== Result of {len(results)} parts after {took}")
     for name, checks in results.items():
         print(f"   {name:12} {_counts(checks)}")
     everything = [(name, check) for name, checks in results.items() for check in checks]

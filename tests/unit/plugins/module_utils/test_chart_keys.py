@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 import yaml
 from ansible_collections.sidecar.mesh.plugins.module_utils.chart_files import ChartError, read_chart
 from ansible_collections.sidecar.mesh.plugins.module_utils.chart_keys import known_keys, unknown_keys
+from ansible_collections.sidecar.mesh.plugins.module_utils.cilium_settings import check_settings
+from ansible_collections.sidecar.mesh.plugins.module_utils.cilium_values import chart_values
 
 VALUES = """
 operator: {replicas: 2, nodeSelector: {kubernetes.io/os: linux}, podSecurityContext: {runAsNonRoot: true}}
@@ -119,3 +122,32 @@ def test_what_is_no_chart(tmp_path: Path) -> None:
     ):
         with pytest.raises(ChartError, match=message):
             read_chart(str(tmp_path / name))
+
+
+@pytest.mark.skipif("CILIUM_CHART" not in os.environ, reason="CILIUM_CHART names no chart of Cilium")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("loadBalancer: {mode: dsr, algorithm: maglev}\nsocketLB: {hostNamespaceOnly: true}", []),
+        ("l2announcements: {leaseDuration: 3s}\nk8sClientRateLimit: {qps: 30}\nextraConfig: {any: thing}", []),
+        ("operator: {podAnnotations: {any: thing}, affinity: {any: thing}}\nextraEnv: [{name: a}]", []),
+        ("kubeProxyReplacment: true", [("kubeProxyReplacment", "kubeProxyReplacement")]),
+        ("operator: {rollOutCiliumPods: true}", [("operator.rollOutCiliumPods", "operator.rollOutPods")]),
+    ],
+)
+def test_the_real_chart(given: str, expected: list[tuple[str, str]]) -> None:
+    chart = read_chart(os.environ["CILIUM_CHART"])
+    known = known_keys(chart.values, chart.schema, chart.templates)
+    assert unknown_keys(yaml.safe_load(given), known) == expected
+
+
+@pytest.mark.skipif("CILIUM_CHART" not in os.environ, reason="CILIUM_CHART names no chart of Cilium")
+def test_the_real_chart_knows_all_that_the_role_gives() -> None:
+    text = """
+    {version: 1.20.0, pod_cidr: [10.42.0.0/16, 2001:db8::/56], api_host: 127.0.0.1, kube_proxy_replacement: true,
+     l2: {},
+     hubble: {relay: true, ui: true, metrics: [dns]}, wireguard: true, operator_tolerations: [{operator: Exists}]}
+    """
+    chart = read_chart(os.environ["CILIUM_CHART"])
+    known = known_keys(chart.values, chart.schema, chart.templates)
+    assert unknown_keys(chart_values(check_settings(yaml.safe_load(text)), "1.20"), known) == []
