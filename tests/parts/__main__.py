@@ -135,7 +135,7 @@ def _chosen_parts() -> list[Part]:
     unknown = sorted(set(arguments.parts) - set(names))
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)} (there are: {', '.join(names)})")
-    return [part for part in PARTS if (not arguments.parts or part.name in arguments.parts)]
+    return [part for part in PARTS if (part.name in arguments.parts if arguments.parts else not part.named)]
 
 
 def _run_lane(ended: dict[str, threading.Event], parts: list[Part]) -> list[tuple[str, list[Check]]]:
