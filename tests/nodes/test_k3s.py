@@ -261,7 +261,9 @@ def test_settings_reach_nodes_and_the_second_run_has_nothing_to_do(installed: Si
         given = fleet.on(node, "cat", f"/proc/{pid}/environ").split("\0")
         assert "HTTPS_PROXY=http://user:hidden-in-proxy@proxy.example.com:3128" in given
         direct = next(value for value in given if value.startswith("NO_PROXY=")).partition("=")[2].split(",")
-        assert {".example.com", "127.0.0.0/8", "10.42.0.0/16", "10.43.0.0/16", ".svc", server.address} <= set(direct)
+        assert {".example.com", "127.0.0.0/8", "10.42.0.0/16", "10.43.0.0/16", ".svc", installed.fleet.network} <= set(
+            direct
+        )
     certificate = fleet.on(server, "python3", "-c", CERTIFICATE)
     assert "k3s.example.com" in certificate
     assert set(yaml.safe_load(fleet.on(server, "cat", "/etc/rancher/k3s/config.yaml"))["disable"]) == {
