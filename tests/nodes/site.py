@@ -24,9 +24,9 @@ PLAY_SECONDS = 1200
 """The longest a playbook may take."""
 WATCHED = ("/etc", "/usr", "/opt/cni", "/var/lib/rancher", "/var/lib/kubelet", "/var/lib/cni", "/root")
 """Where whoever installs k3s writes."""
-FOUND = (
-    "-xdev -not -name '*.pyc' -not -name __pycache__ -not -path '/root/.ansible*' -printf '%p %y %m %U %s %T@ %l\\n'"
-)
+# What etcd writes all the time is left out.
+PRUNED = "-xdev -not -name '*.pyc' -not -name __pycache__ -not -path '/root/.ansible*' -not -path '*/server/db/*'"
+FOUND = f"{PRUNED} -printf '%p %y %m %U %s %T@ %l\\n'"
 LOOKS = (
     f"find {' '.join(WATCHED)} {FOUND} 2>/dev/null | sort",
     "systemctl list-unit-files --no-legend; ls /run/systemd/system",
