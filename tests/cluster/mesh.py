@@ -173,7 +173,10 @@ class Mesh:
 
         def read() -> None:
             for event in stream.stream(
-                self.core.list_namespaced_config_map, self.namespace, resource_version=version, timeout_seconds=120
+                self.core.list_namespaced_config_map,
+                self.namespace,
+                resource_version=version,
+                timeout_seconds=PLAY_SECONDS,
             ):
                 if event["type"] in ("ADDED", "MODIFIED") and "-envoy-" in event["object"].metadata.name:
                     writes.append(time.time())

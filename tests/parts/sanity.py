@@ -103,7 +103,14 @@ def _sanity(log: Log, core: Core, pythons: dict[str, Path]) -> list[Check]:
         copy_checkout(copy)
         shutil.rmtree(copy / ".collections")  # its link would be followed round and round
         code, output = log.run(
-            [tools / "ansible-test", "sanity", "--junit", "--color", "no", *(f"--skip-test={name}" for name in core.without)],
+            [
+                tools / "ansible-test",
+                "sanity",
+                "--junit",
+                "--color",
+                "no",
+                *(f"--skip-test={name}" for name in core.without),
+            ],
             cwd=copy,
             env={**home, "PATH": os.pathsep.join(path)},
         )
