@@ -17,7 +17,7 @@ from functools import partial
 from itertools import chain
 from textwrap import shorten
 
-from parts import applications, artifact, cluster, demo, importer, molecule, pytests, same_bytes, sanity, static
+from parts import applications, artifact, cluster, demo, importer, molecule, nodes, pytests, same_bytes, sanity, static
 from parts.running import OUTPUT, Check, Log, Skipped, interrupt, make_test_venv
 
 TAIL = 80
@@ -41,6 +41,8 @@ class Part:
     lane: str
     nice: int = 10
     after: tuple[str, ...] = (VENV,)
+    named: bool = False
+    """It runs only if it is asked for by its name: with it, a run of all takes too long on two cores."""
 
 
 PARTS = [
@@ -61,6 +63,16 @@ PARTS = [
         nice=0,
         after=(VENV, "programs", "images"),
     ),
+    Part(
+        "nodes",
+        "k3s' installation on bare nodes, with a stand-in for k3s",
+        nodes.run,
+        "nodes",
+        nice=0,
+        after=(VENV, "programs"),
+        named=True,
+    ),
+    Part("k3s", "real k3s and Cilium on bare nodes, where they are given", nodes.real, "nodes", nice=0, named=True),
     Part("behaviour", "behaviour of real Envoys", pytests.behaviour, "meshes", nice=0, after=(VENV, "programs")),
     Part("molecule", "molecule scenario default", molecule.run, "meshes", nice=0),
     Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, "meshes", nice=0),
@@ -123,7 +135,7 @@ def _chosen_parts() -> list[Part]:
     unknown = sorted(set(arguments.parts) - set(names))
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)} (there are: {', '.join(names)})")
-    return [part for part in PARTS if (not arguments.parts or part.name in arguments.parts)]
+    return [part for part in PARTS if (part.name in arguments.parts if arguments.parts else not part.named)]
 
 
 def _run_lane(ended: dict[str, threading.Event], parts: list[Part]) -> list[tuple[str, list[Check]]]:
