@@ -150,9 +150,8 @@ class Mesh:
         Fails unless so many requests were sent and every one was answered, but for a share.
         """
         began = time.monotonic()
-        load = Load(
-            self.node_port(port), path, kept=6, new=6, pause=0.1, hosts=list(self.cluster.nodes.values()), tls=tls
-        )
+        hosts = list(self.cluster.nodes.values())
+        load = Load(self.node_port(port), path, kept=6, new=6, pause=0.1, enough=count, hosts=hosts, tls=tls)
         with load:
             load.wait_for(100)
             yield load
