@@ -144,11 +144,11 @@ def _check_version(node: Item) -> Iterator[str]:
             " correct it, or reset the node"
         )
         return
-    asked = f"k3s_binary: {binary['path']}: is not it" if binary else f"k3s_version: {node['version']}: is another"
+    asked = f"k3s_version: {node['version']}" if not binary else f"k3s_binary: {binary['path']}: is not that"
     back = "name the file it was installed from" if binary else f"set k3s_version: {k3s['version']}"
     yield (
-        f"{asked}, and {k3s['version']} is installed; this role does not upgrade yet, and does nothing by halves:"
-        f" {back}, or reset the node and let it join anew"
+        f"{asked}: {k3s['version']} is installed; this role does not upgrade yet, and does nothing by halves: {back},"
+        " or reset the node and let it join anew"
     )
 
 

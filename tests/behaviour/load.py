@@ -82,7 +82,8 @@ class Load:
     """Requests from now until the end of the ``with`` block; its report can be read all the time.
 
     ``kept`` and ``new``: how many clients of each kind; ``pause``: seconds each of them waits between two requests, so
-    that what is tested has time to run. ``hosts``: where the port is, one client here, the next one there.
+    that what is tested has time to run, and four times as long after ``enough`` requests. ``hosts``: where the
+    port is, one client here, the next one there.
     """
 
     def __init__(
@@ -93,11 +94,12 @@ class Load:
         kept: int = 4,
         new: int = 2,
         pause: float = 0.02,
+        enough: float = float("inf"),
         hosts: Sequence[str] = ("127.0.0.1",),
         tls: bool = False,
     ) -> None:
         self._request = f"GET {path} HTTP/1.1\r\nhost: localhost\r\n"
-        self._pause = pause
+        self._pause, self._enough = pause, enough
         self._tls = _any_certificate() if tls else None
         self._ends = threading.Event()
         self._lock = threading.Lock()
@@ -163,7 +165,7 @@ class Load:
                 self.report.answers.append(Answer(self.now, client, headers.get("hostname", "")))
         else:
             self._fail(client, f"status {status}: {body.strip()[:200]}")
-        time.sleep(self._pause)
+        time.sleep(self._pause if self.report.count < self._enough else 4 * self._pause)
         if headers.get("connection", "").lower() != "close":
             return connection
         connection.close()

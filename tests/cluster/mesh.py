@@ -150,9 +150,8 @@ class Mesh:
         Fails unless so many requests were sent and every one was answered, but for a share.
         """
         began = time.monotonic()
-        load = Load(
-            self.node_port(port), path, kept=6, new=6, pause=0.1, hosts=list(self.cluster.nodes.values()), tls=tls
-        )
+        hosts = list(self.cluster.nodes.values())
+        load = Load(self.node_port(port), path, kept=6, new=6, pause=0.1, enough=count, hosts=hosts, tls=tls)
         with load:
             load.wait_for(100)
             yield load
@@ -173,7 +172,10 @@ class Mesh:
 
         def read() -> None:
             for event in stream.stream(
-                self.core.list_namespaced_config_map, self.namespace, resource_version=version, timeout_seconds=120
+                self.core.list_namespaced_config_map,
+                self.namespace,
+                resource_version=version,
+                timeout_seconds=PLAY_SECONDS,
             ):
                 if event["type"] in ("ADDED", "MODIFIED") and "-envoy-" in event["object"].metadata.name:
                     writes.append(time.time())

@@ -252,7 +252,7 @@ TOGETHER: list[tuple[str, dict[str, Item], str]] = [
     (
         "another version",
         cluster(member("server", 1), {**member("agent", 9), "version": "v1.35.1+k3s1"}),
-        "agent-9: k3s_version: v1.35.1+k3s1: is another, and v1.34.3+k3s1 is installed; this role does not upgrade",
+        "agent-9: k3s_version: v1.35.1+k3s1: v1.34.3+k3s1 is installed; this role does not upgrade yet, and",
     ),
     (
         "another binary",
@@ -262,7 +262,7 @@ TOGETHER: list[tuple[str, dict[str, Item], str]] = [
                 "binary": {"path": "/tmp/k3s", "architecture": "x86_64", "sha256": SUM},
             }
         ),
-        "server-1: k3s_binary: /tmp/k3s: is not it, and v1.34.3+k3s1 is installed; this role does not upgrade yet",
+        "server-1: k3s_binary: /tmp/k3s: is not that: v1.34.3+k3s1 is installed; this role does not upgrade yet",
     ),
 ]
 
