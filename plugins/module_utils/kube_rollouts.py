@@ -57,6 +57,7 @@ class Trouble:
     crashing: bool = False
     restarts: int = 0
     stuck: bool = False
+    running: bool = False
 
     @property
     def place(self) -> str:
@@ -242,7 +243,7 @@ def _container_troubles(pod: str, uid: str, container: Object) -> Iterator[Troub
         if last and restarts:
             yield Trouble(pod, uid, name, _crash(last, restarts), True, restarts)
         else:
-            yield Trouble(pod, uid, name, "runs, but is not ready")
+            yield Trouble(pod, uid, name, "runs, but is not ready", running=True)
 
 
 def _crash(ended: Object, restarts: int) -> str:

@@ -217,6 +217,8 @@ def _particulars(cluster: Cluster, namespace: str, trouble: Trouble) -> Iterator
     else:
         fresh = [message for message in _warnings(cluster, namespace, trouble.uid) if message not in trouble.text]
         yield from (f"event: {message}" for message in fresh[-_EVENTS_SHOWN:])
+    if trouble.running:
+        yield from (f"log: {line}" for line in _log(cluster, namespace, trouble))
 
 
 def _warnings(cluster: Cluster, namespace: str, uid: str) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.sidecar.mesh.plugins.module_utils.cilium_settings import SettingsError
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError
 from ansible_collections.sidecar.mesh.plugins.module_utils.selection import SelectionError
 
@@ -23,7 +24,7 @@ def translated(function: Callable[..., Result]) -> Callable[..., Result]:
     def call(*args: Any, **kwargs: Any) -> Result:
         try:
             return function(*args, **kwargs)
-        except (ModelError, SelectionError) as exc:
+        except (ModelError, SelectionError, SettingsError) as exc:
             raise AnsibleFilterError(str(exc)) from exc
 
     return call

@@ -313,6 +313,7 @@ def environment(folder: Path) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return inherited | {
         "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+        "ANSIBLE_CONFIG": str(Path(__file__).with_name("ansible.cfg")),
         "ANSIBLE_HOME": str(folder / "ansible"),
         "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
         "XDG_STATE_HOME": str(folder),

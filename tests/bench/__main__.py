@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from bench import apply, generator, page, render, rollout, traffic, unchanged
+from bench import apply, generator, k3s, page, render, rollout, traffic, unchanged
 from bench.measuring import Row
 
 SUBJECTS: dict[str, Callable[[], list[Row]]] = {
@@ -17,6 +17,7 @@ SUBJECTS: dict[str, Callable[[], list[Row]]] = {
     "route": traffic.change_rows,
     "apply": apply.rows,
     "rollout": rollout.rows,
+    "k3s": k3s.rows,
 }
 
 
@@ -30,7 +31,8 @@ def main() -> int:
         found = SUBJECTS[name]()
         for row in found:
             print(row, flush=True)
-        page.enter(name, found)
+        if found:
+            page.enter(name, found)
     return 0
 
 

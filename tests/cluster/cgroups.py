@@ -23,6 +23,22 @@ def make() -> None:
         _weigh(tree / NAME)
 
 
+def make_heavy(name: str) -> None:
+    """Make a group for others' processes, which counts as much as ours."""
+    for tree in _trees():
+        group = tree / name
+        group.mkdir(exist_ok=True)
+        _give_processors(group)
+        _weigh(group)
+
+
+def remove(name: str) -> None:
+    """Remove such a group, unless something is in it."""
+    for tree in _trees():
+        with suppress(OSError):
+            (tree / name).rmdir()
+
+
 def enter() -> None:
     """Move this process, and what it starts, into the cluster's group."""
     for tree in _trees():

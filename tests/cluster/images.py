@@ -18,6 +18,7 @@ from typing import Any
 from cluster.build import programs
 from cluster.commands import run
 from cluster.components import PAUSE
+from cluster.debian import bootstrap
 from cluster.places import CACHE, HERE, NODES, STATE
 
 REGISTRY = "localhost/sidecar-mesh"
@@ -82,9 +83,6 @@ def _debian() -> tuple[Path, Path]:
     if base.exists() and python.exists():
         return base, python
     print("Making images of Debian and Python (about a minute, once)", flush=True)
-    sources = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*.[ls]*[ts]"))]
-    suite = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.M)
-    assert suite, "/etc/os-release names no suite of packages"
     since, unfinished = FOLDER / "since", python.with_suffix(".new")
     without = [f"--exclude=./{path}/*" for path in ("dev", "proc", "sys", "var/cache/apt", "var/lib/apt/lists")]
     install = "apt-get install --quiet=2 --yes --no-install-recommends -o DPkg::Chroot-Directory=$1"
@@ -96,14 +94,9 @@ def _debian() -> tuple[Path, Path]:
             f" | tar --null --no-recursion -T - -cf {unfinished}"
         ),
     ]
-    run(
-        *("nice", "-n", "5", "mmdebstrap", "--quiet", "--mode=root", "--variant=essential", "--format=null"),
-        "--include=ca-certificates,libstdc++6",  # Node.js asks for the latter
-        *(f"--dpkgopt=path-exclude=/usr/share/{each}/*" for each in ("doc", "locale", "man")),
-        *(f"--customize-hook={hook}" for hook in hooks),
-        *(suite[1], "/dev/null"),
-        *(path for path in sources if path.exists()),
-    )
+    # Node.js asks for libstdc++.
+    essential = ["ca-certificates", "libstdc++6"]
+    bootstrap("/dev/null", variant="essential", include=essential, hooks=hooks, form="null")
     unfinished.rename(python)
     return base, python
 

@@ -151,7 +151,7 @@ class Mesh:
         """
         began = time.monotonic()
         load = Load(
-            self.node_port(port), path, kept=6, new=6, pause=0.05, hosts=list(self.cluster.nodes.values()), tls=tls
+            self.node_port(port), path, kept=6, new=6, pause=0.1, hosts=list(self.cluster.nodes.values()), tls=tls
         )
         with load:
             load.wait_for(100)
@@ -173,7 +173,10 @@ class Mesh:
 
         def read() -> None:
             for event in stream.stream(
-                self.core.list_namespaced_config_map, self.namespace, resource_version=version, timeout_seconds=120
+                self.core.list_namespaced_config_map,
+                self.namespace,
+                resource_version=version,
+                timeout_seconds=PLAY_SECONDS,
             ):
                 if event["type"] in ("ADDED", "MODIFIED") and "-envoy-" in event["object"].metadata.name:
                     writes.append(time.time())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import signal
 import sys
 import threading
@@ -16,7 +17,7 @@ from functools import partial
 from itertools import chain
 from textwrap import shorten
 
-from parts import applications, artifact, cluster, demo, importer, molecule, pytests, same_bytes, sanity, static
+from parts import applications, artifact, cluster, demo, importer, molecule, nodes, pytests, same_bytes, sanity, static
 from parts.running import OUTPUT, Check, Log, Skipped, interrupt, make_test_venv
 
 TAIL = 80
@@ -29,8 +30,9 @@ VENV = "venv"
 class Part:
     """Parts of one lane run one after the other, in the order of PARTS, and lanes beside each other.
 
-    ``nice``: what starts meshes or measures time has 0, and what that waits for; what only computes leaves the
-    processor to it. ``after``: parts of other lanes that have to end first, if they run at all, and VENV.
+    ``nice``: what everything else waits for has less than 0, what starts meshes or measures time has 0, and what only
+    computes leaves the processor to both. ``after``: parts of other lanes that have to end first, if they run at all,
+    and VENV.
     """
 
     name: str
@@ -40,10 +42,49 @@ class Part:
     nice: int = 10
     after: tuple[str, ...] = (VENV,)
     named: bool = False
-    """It runs only if it is asked for by its name: with these, a first run of all takes over an hour on two cores."""
+    """It runs only if it is asked for by its name: with it, a run of all takes too long on two cores."""
 
 
 PARTS = [
+    Part("programs", "the programs of the test cluster", cluster.programs, "cluster", nice=-5, after=()),
+    Part("images", "the images of the test cluster", cluster.images, "cluster", nice=-5),
+    Part(
+        "cluster",
+        "a real Kubernetes of two nodes, and molecule scenario kubernetes on it",
+        cluster.run,
+        "cluster",
+        nice=0,
+    ),
+    Part(
+        "load",
+        "load on a mesh there, whatever is done to it",
+        cluster.load,
+        "load",
+        nice=0,
+        after=(VENV, "programs", "images"),
+    ),
+    Part(
+        "nodes",
+        "k3s' installation on bare nodes, with a stand-in for k3s",
+        nodes.run,
+        "nodes",
+        nice=0,
+        after=(VENV, "programs"),
+        named=True,
+    ),
+    Part("k3s", "real k3s and Cilium on bare nodes, where they are given", nodes.real, "nodes", nice=0, named=True),
+    Part("behaviour", "behaviour of real Envoys", pytests.behaviour, "meshes", nice=0, after=(VENV, "programs")),
+    Part("molecule", "molecule scenario default", molecule.run, "meshes", nice=0),
+    Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, "meshes", nice=0),
+    Part(
+        "local",
+        "engine local: its modules and its role, on real processes",
+        pytests.local,
+        "local",
+        nice=0,
+        after=(VENV, "programs"),
+    ),
+    Part("artifact", "the built artifact, used from a foreign playbook", artifact.run, "local", nice=0),
     Part("unit", "unit and golden tests", pytests.unit, "short"),
     Part("mypy", "mypy --strict on the model and the builders", static.mypy, "short"),
     Part("lint", "ruff, and ansible-lint with profile production", static.lint, "short"),
@@ -53,31 +94,6 @@ PARTS = [
     Part("bytes", "the same bytes on every Python and ansible-core", same_bytes.run, "short"),
     Part("importer", "galaxy-importer on the built artifact", importer.run, "short"),
     Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run, "sanity"),
-    Part("programs", "the programs of the test cluster", cluster.programs, "programs", nice=2, after=(), named=True),
-    Part("images", "the images of the test cluster", cluster.images, "programs", nice=2, named=True),
-    Part("behaviour", "behaviour of real Envoys", pytests.behaviour, "meshes", nice=0),
-    Part("molecule", "molecule scenario default", molecule.run, "meshes", nice=0),
-    Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, "meshes", nice=0),
-    Part("local", "engine local: its modules and its role, on real processes", pytests.local, "local", nice=0),
-    Part("artifact", "the built artifact, used from a foreign playbook", artifact.run, "local", nice=0),
-    Part(
-        "cluster",
-        "a real Kubernetes of two nodes, and molecule scenario kubernetes on it",
-        cluster.run,
-        "meshes",
-        nice=0,
-        after=(VENV, "programs", "images", "local", "artifact"),
-        named=True,
-    ),
-    Part(
-        "load",
-        "load on a mesh there, whatever is done to it",
-        cluster.load,
-        "load",
-        nice=0,
-        after=(VENV, "programs", "images", "local", "artifact", "behaviour", "molecule", "demo"),
-        named=True,
-    ),
 ]
 
 
@@ -163,7 +179,9 @@ def _counts(checks: Iterable[Check]) -> str:
 
 
 def _sum_up(results: dict[str, list[Check]], seconds: float) -> int:
-    print(f"\n== Result of {len(results)} parts after {seconds / 60:.1f} minutes")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    took = f"{seconds / 60:.1f} minutes, {(used.ru_utime + used.ru_stime) / 60:.1f} of the processor"
+    print(f"\n== Result of {len(results)} parts after {took}")
     for name, checks in results.items():
         print(f"   {name:12} {_counts(checks)}")
     everything = [(name, check) for name, checks in results.items() for check in checks]
