@@ -80,7 +80,7 @@ def installed(root: Path, program: str, data_path: str, token: str, hashed: bool
         "data": bool(_children(data)),
         "datastore": _datastore(data),
         "authority": _authority(data),
-        "config": joined(_text(root / CONFIG)),
+        "config": told(_text(root / CONFIG)),
         "configuration": _whose(root / CONFIG),
         "registries": _whose(root / REGISTRIES),
         "token": _token(data, token),
@@ -112,10 +112,15 @@ def ports() -> dict[str, str]:
     return {str(holder.socket.port): str(holder) for holder in holders}
 
 
-def joined(config: str) -> Facts:
-    """How a node found its cluster: ``server`` and ``cluster-init`` of a config.yaml of ours, plain lines there."""
-    found = dict(re.findall(r"^(server|cluster-init): *\"?([^\"\n]*)\"?$", config, re.MULTILINE))
-    return {"server": found.get("server", ""), "cluster-init": found.get("cluster-init") == "true"}
+def told(config: str) -> Facts:
+    """Of a config.yaml of ours, which has them as plain lines: how the node found its cluster, and the networks."""
+    found = dict(re.findall(r"^([a-z-]+): *[\"']?([^\"'\n]*)[\"']?$", config, re.MULTILINE))
+    return {
+        "server": found.get("server", ""),
+        "cluster-init": found.get("cluster-init") == "true",
+        "cluster-cidr": found.get("cluster-cidr", ""),
+        "service-cidr": found.get("service-cidr", ""),
+    }
 
 
 # Units

@@ -45,6 +45,10 @@ def check_membership(host: str, nodes: dict[str, Item], plan: Item) -> Iterator[
             f"cluster: the node is {whose}, and would not believe its certificates; reset it first"
             f" (playbook reset, --limit {host}), or take it out of the inventory"
         )
+    for name in ("cluster_cidr", "service_cidr"):
+        present, asked = k3s["config"][name.replace("_", "-")], k3s_config.comma(node["inputs"][name])
+        if k3s["datastore"] and present and present != asked:
+            yield f"k3s_{name}: {asked}: the cluster was made with {present}, which cannot change; set that one"
     if k3s["token"] == "other":  # noqa: S105 - a state, no token
         yield (
             "k3s_token: is not the token of the cluster that this server runs; remove the variable, or set that one"
@@ -110,7 +114,8 @@ def _check_networks(nodes: dict[str, Item], plan: Item) -> Iterator[str]:
 
 def _check_routes(variable: str, network: Network, nodes: dict[str, Item]) -> Iterator[str]:
     found: dict[str, list[str]] = {}
-    for host, node in nodes.items():
+    # What a node of a cluster has routes to may be its pods.
+    for host, node in [(host, node) for host, node in nodes.items() if not node["k3s"]["authority"]]:
         for route in node["machine"]["networks"]:
             taken = ipaddress.ip_network(route["network"])
             if not OWN_INTERFACES.match(route["interface"]) and _overlap(network, taken):

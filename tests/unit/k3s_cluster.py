@@ -55,7 +55,7 @@ BARE: Item = {
     "units": {},
     "datastore": "",
     "authority": "",
-    "config": {"server": "", "cluster-init": False},
+    "config": {"server": "", "cluster-init": False, "cluster-cidr": "", "service-cidr": ""},
     "configuration": "",
     "registries": "",
     "token": "",
@@ -93,7 +93,7 @@ def member(
         "units": {"k3s" if kind == "server" else "k3s-agent": unit},
         "datastore": datastore if kind == "server" else "",
         "authority": "a1",
-        "config": {"server": server, "cluster-init": kind == "server" and not server},
+        "config": {**BARE["config"], "server": server, "cluster-init": kind == "server" and not server},
         "configuration": "ours",
     }
     return node(kind, last, k3s={**present, **k3s})

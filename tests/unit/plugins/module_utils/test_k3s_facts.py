@@ -150,9 +150,17 @@ def test_tokens_are_compared_by_their_secret(tmp_path: Path, wanted: str, expect
 
 
 def test_what_a_node_was_told() -> None:
-    text = f"{MARKED}cluster-init: true\nserver: https://192.0.2.1:6443\nnode-label:\n- server=x\n"
-    assert k3s_facts.joined(text) == {"server": "https://192.0.2.1:6443", "cluster-init": True}
-    assert k3s_facts.joined("") == {"server": "", "cluster-init": False}
+    lines = [
+        "cluster-cidr: 10.42.0.0/16",
+        "cluster-init: true",
+        "server: https://192.0.2.1:6443",
+        "node-label:",
+        "- a=b",
+    ]
+    text = MARKED + "".join(f"{line}\n" for line in lines)
+    networks = {"cluster-cidr": "10.42.0.0/16", "service-cidr": ""}
+    assert k3s_facts.told(text) == {"server": "https://192.0.2.1:6443", "cluster-init": True, **networks}
+    assert k3s_facts.told("") == {"server": "", "cluster-init": False, "cluster-cidr": "", "service-cidr": ""}
 
 
 def test_versions() -> None:

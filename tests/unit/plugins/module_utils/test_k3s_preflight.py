@@ -240,6 +240,11 @@ TOGETHER: list[tuple[str, dict[str, Item], str]] = [
         "agent-9: cluster: the node is of a cluster of before, and would not believe its certificates; reset it first",
     ),
     (
+        "networks that were others when the cluster began",
+        cluster(member("server", 1, config={"server": "", "cluster-cidr": "10.0.0.0/16", "service-cidr": ""})),
+        "server-1: k3s_cluster_cidr: 10.42.0.0/16: the cluster was made with 10.0.0.0/16, which cannot",
+    ),
+    (
         "another token",
         cluster(member("server", 1, token="other")),
         "server-1: k3s_token: is not the token of the cluster that this server runs; remove the variable, or set",
@@ -284,6 +289,12 @@ def test_hosts_of_no_group_and_of_both() -> None:
         f"printer: {NO_GROUP}",
         "server-1: is in the groups of servers and of agents; servers run pods, too: take it out of the agents",
     ]
+
+
+def test_routes_of_a_node_of_the_cluster_may_be_to_its_pods() -> None:
+    one = member("server", 1)
+    one["machine"]["networks"] = [{"interface": "br-pods", "network": "10.42.1.0/24"}]
+    assert plan(cluster(one))["problems"] == []
 
 
 def test_links_of_the_cluster_itself_are_no_networks_of_the_node() -> None:
