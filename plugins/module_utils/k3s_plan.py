@@ -105,7 +105,6 @@ def _node(host: str, nodes: dict[str, Item], cluster: Item) -> Item:
     completed = {**inputs, "tls_san": _names(node, cluster)} if kind == "server" else inputs
     unit = UNITS[0] if kind == "server" else UNITS[1]
     state = k3s["units"].get(unit, {})
-    server = urlsplit(joins.get("server", "")).hostname
     return {
         "kind": kind,
         "name": name_of(node),
@@ -113,7 +112,7 @@ def _node(host: str, nodes: dict[str, Item], cluster: Item) -> Item:
         "address": address_of(node),
         "config": k3s_config.node_config(kind, completed, joins),
         "has_secrets": any(key in inputs[f"{kind}_config"] for key in k3s_config.SECRET),
-        "environment": k3s_config.environment(inputs, [part for part in (_network(node), server) if part]),
+        "environment": k3s_config.environment(inputs, _direct(node, joins)),
         "installs": installs(node),
         "joined": bool(k3s["authority"]),
         "active": is_active(node),
@@ -167,6 +166,12 @@ def _reached(node: Item) -> str:
         return str(ipaddress.ip_address(node["host"]))
     except ValueError:  # a name that perhaps only SSH or podman knows
         return address_of(node)
+
+
+def _direct(node: Item, joins: Item) -> list[str]:
+    """What a node reaches without a proxy: its own network, itself, and the server it joins."""
+    server = urlsplit(joins.get("server", "")).hostname or ""
+    return [part for part in (_network(node), address_of(node), server) if part]
 
 
 def _network(node: Item) -> str:

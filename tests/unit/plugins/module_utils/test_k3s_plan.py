@@ -177,3 +177,12 @@ def test_names_reach_a_machine_only_if_they_are_addresses() -> None:
 def test_addresses_of_ipv6_have_brackets() -> None:
     nodes = cluster(node("server", 1, inputs={"node_ip": "fd00::1"}), node("agent", 9))
     assert joins(plan(nodes))["agent-9"] == "https://[fd00::1]:6443"
+
+
+def test_a_proxy_is_not_asked_for_the_way_to_the_cluster() -> None:
+    inputs = {"https_proxy": "http://proxy:3128"}
+    nodes = cluster(node("server", 1, inputs=inputs), node("agent", 9, inputs=inputs, host="198.51.100.9"))
+    planned = plan(nodes)["nodes"]
+    direct = {host: one["environment"]["NO_PROXY"].split(",") for host, one in planned.items()}
+    assert {"192.0.2.0/24", "192.0.2.1"} <= set(direct["server-1"])
+    assert {"192.0.2.0/24", "192.0.2.9", "192.0.2.1"} <= set(direct["agent-9"])
