@@ -9,15 +9,16 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from itertools import combinations
-from typing import Any
+from typing import Any, Union
 
 from ansible_collections.sidecar.mesh.plugins.module_utils.check import plain_repr
 from ansible_collections.sidecar.mesh.plugins.module_utils.cilium_values import chart_values
 from ansible_collections.sidecar.mesh.plugins.module_utils.values import seconds
 
 Settings = dict[str, Any]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+# ansible-test's pylint knows no | between types.
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]  # noqa: UP007
+Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]  # noqa: UP007
 Range = tuple[Address, Address]
 
 JITTER = 1.2

@@ -8,13 +8,14 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Union
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import k3s_config
 from ansible_collections.sidecar.mesh.plugins.module_utils.k3s_nodes import a, address_of, name_of
 
 Item = dict[str, Any]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+# ansible-test's pylint knows no | between types.
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]  # noqa: UP007
 
 OWN_INTERFACES = re.compile(r"^(cilium|lxc|cni0|flannel|kube-|veth)")
 """Links whose networks are the cluster's own."""

@@ -136,7 +136,7 @@ def wait(node: Node, seconds: float = 60) -> None:
     while not answers(node):
         if time.monotonic() > until:
             journal = subprocess.run(
-                [*inside(node), "journalctl", "--no-pager", "-n", "30"], capture_output=True, text=True
+                [*inside(node), "journalctl", "--no-pager", "-n", "30"], capture_output=True, text=True, check=False
             )
             raise RuntimeError(
                 f"{node.name} of fleet {node.fleet.name} has no SSH after {seconds:.0f} s:\n{journal.stdout}"

@@ -88,5 +88,7 @@ def releases(address: str) -> Iterator[Releases]:
     with ThreadingHTTPServer((address, 0), Handler) as server:
         offered.url = f"http://{address}:{server.server_port}"
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield offered
-        server.shutdown()
+        try:
+            yield offered
+        finally:
+            server.shutdown()

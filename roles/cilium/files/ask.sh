@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Asks every URL that is given, by what the image has, and tells which do not answer.
 if command -v python3 > /dev/null; then
   exec python3 - "$@" << 'END'

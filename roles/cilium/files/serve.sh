@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Answers requests on port 8080 with the pod's name, by what the image has.
 mkdir -p /tmp/www
 hostname > /tmp/www/index.html
