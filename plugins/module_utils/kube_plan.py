@@ -22,6 +22,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.kube_objects import (
     title,
 )
 from ansible_collections.sidecar.mesh.plugins.module_utils.kube_read import each, fetch, read
+from ansible_collections.sidecar.mesh.plugins.module_utils.kube_rollouts import is_rolled_out
 
 CREATED, CHANGED, UNCHANGED, PRUNED, LEFT = "created", "changed", "unchanged", "pruned", "left"
 
@@ -74,11 +75,19 @@ class Plan:
     parent: Item | None = None
     parent_meanwhile: Object | None = None
     """What the parent is while objects that will be pruned are still there."""
+    leavers: list[Object] | None = field(default_factory=list)
+    """Objects of the set that are wanted no more; None if that may not be asked."""
     prune: list[Object] = field(default_factory=list)
 
     @property
     def all_items(self) -> list[Item]:
         return [*([self.parent] if self.parent else []), *self.items]
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing to do, and nothing to wait for, before anything is applied."""
+        same = all(item.outcome == UNCHANGED for item in self.all_items)
+        return same and self.leavers == [] and all(item.live and is_rolled_out(item.live) for item in self.items)
 
 
 class PlanError(Exception):
@@ -194,11 +203,12 @@ def _attempt(cluster: Cluster, manner: Manner, item: Item) -> None:
     item.tried, item.live = True, live
     if live is None:
         item.after, item.outcome = settled(item.wanted, result), CREATED
+    elif essence(live) == essence(result):
+        item.after, item.outcome = result, UNCHANGED
     elif manner.only_missing and not _is_parent(item):
         item.after, item.outcome = live, LEFT
     else:
-        item.after = result
-        item.outcome = UNCHANGED if essence(live) == essence(result) else CHANGED
+        item.after, item.outcome = result, CHANGED
 
 
 def _version(obj: Object) -> object:
@@ -226,12 +236,15 @@ def _join(cluster: Cluster, manner: Manner, plan: Plan, membership: Membership, 
     former = [found[key(obj)] for obj in former_blanks if key(obj) in found]
     former = [obj for obj in former if kube_sets.parent_problem(obj) is None]
     wanted = [item.wanted for item in plan.items]
-    if membership.prune and not problems:
+    if not problems:
         try:
-            plan.prune = _leavers(cluster, manner, membership, [*([live] if live else []), *former], wanted)
+            plan.leavers = _leavers(cluster, manner, membership, [*([live] if live else []), *former], wanted)
         except ApiError as exc:
             _refuse_unreachable([exc])
-            problems.append(kube.why(exc))
+            plan.leavers = None
+            problems += [kube.why(exc)] if membership.prune else []
+    if membership.prune:
+        plan.prune = plan.leavers or []
         problems += try_removal(cluster, manner.workers, plan.prune)
     if wanted or not membership.prune:
         plan.parent, plan.parent_meanwhile = _parent(membership, live, wanted, namespace not in new_namespaces)

@@ -81,6 +81,11 @@ def rollout(obj: Object) -> Rollout:
     return Rollout(found.title, found.wanted, 0, found.available, False, "not looked at by its controller yet")
 
 
+def is_rolled_out(obj: Object) -> bool:
+    """Whether an object runs in its newest version, or is nothing that runs."""
+    return group_kind(obj) not in ROLLED or rollout(obj).done
+
+
 def _deployment(name: str, spec: Object, status: Object) -> Rollout:
     wanted, updated, available = _counts(spec, status, "updatedReplicas", "availableReplicas")
     former = max(status.get("replicas", 0) - updated, 0)

@@ -180,9 +180,27 @@ objects:
       type: str
       sample: service-a
     result:
-      description: V(created), V(changed), V(unchanged), V(pruned), or V(left) with O(only_missing).
+      description: V(created), V(changed), V(unchanged), V(pruned), or, with O(only_missing), V(left) as it differs.
       type: str
       sample: changed
+settled:
+  description:
+    - Whether, before this task began, the cluster had everything as the list has it, its workloads ran in their newest
+      version, and there was nothing else of O(apply_set). Then nothing is left to do, not even what O(only_missing)
+      leaves.
+  type: bool
+  returned: when everything was tried
+leavers:
+  description:
+    - Objects of O(apply_set) that are not in O(definition), which O(prune) removes, each with kind, namespace and name.
+    - V(null) if they may not be listed.
+  type: list
+  elements: dict
+  returned: when everything was tried
+  sample:
+    - kind: ConfigMap
+      namespace: shop
+      name: colors
 rollouts:
   description: Workloads that were waited for.
   type: list
@@ -306,6 +324,8 @@ def begin(module: AnsibleModule, cluster: kube.Cluster, result: dict[str, Any]) 
     definition = with_namespace(cluster, params)
     plan = kube_plan.make(cluster, manner, definition, params["namespace"], membership_of(params))
     tell_plan(module, plan, result, pruned=plan.prune if module.check_mode else [])
+    result["settled"] = plan.settled
+    result["leavers"] = None if plan.leavers is None else [named(obj) for obj in plan.leavers]
     if module.check_mode:
         return
     result["changed"] = False
@@ -318,7 +338,7 @@ def begin(module: AnsibleModule, cluster: kube.Cluster, result: dict[str, Any]) 
         fail(module, str(exc), result)
     tell_plan(module, plan, result, pruned=[])
     state = {
-        "workloads": [reference(item.wanted) for item in plan.items if params["wait"] and is_waited_for(item)],
+        "workloads": [reference(item.wanted) for item in plan.items if is_waited_for(item, params)],
         "until": time.time() + params["wait_timeout"],
         "memory": {},
         "prune": [reference(obj) for obj in plan.prune],
@@ -384,13 +404,12 @@ def tell_plan(module: AnsibleModule, plan: kube_plan.Plan, result: dict[str, Any
 
 
 def told(obj: kube.Object, outcome: str) -> dict[str, str]:
+    return {**named(obj), "result": outcome}
+
+
+def named(obj: kube.Object) -> dict[str, str]:
     metadata = obj["metadata"]
-    return {
-        "kind": obj["kind"],
-        "namespace": metadata.get("namespace") or "",
-        "name": metadata["name"],
-        "result": outcome,
-    }
+    return {"kind": obj["kind"], "namespace": metadata.get("namespace") or "", "name": metadata["name"]}
 
 
 def told_rollouts(view: kube_wait.View) -> list[dict[str, Any]]:
@@ -409,9 +428,10 @@ def told_rollouts(view: kube_wait.View) -> list[dict[str, Any]]:
     ]
 
 
-def is_waited_for(item: kube_plan.Item) -> bool:
-    """A workload of the list; what was left as it is may have to wait for what comes later."""
-    return group_kind(item.wanted) in ROLLED and item.outcome != kube_plan.LEFT
+def is_waited_for(item: kube_plan.Item, params: dict[str, Any]) -> bool:
+    """A workload of the list; with only_missing a new one, as others may have to wait for what comes later."""
+    awaited = item.outcome not in UNTOUCHED if params["only_missing"] else True
+    return params["wait"] and awaited and group_kind(item.wanted) in ROLLED
 
 
 def with_namespace(cluster: kube.Cluster, params: dict[str, Any]) -> list[Any]:

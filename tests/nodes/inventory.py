@@ -44,7 +44,8 @@ def _as_ansible_asks(fleet: Fleet) -> Mapping[str, Any]:
     groups = {name: {"hosts": sorted(group["hosts"])} for name, group in cluster["children"].items()}
     return {
         **groups,
-        "k3s_cluster": {"children": sorted(groups), "vars": {**cluster["vars"], "nodes_balanced": fleet.balanced}},
+        "k3s_cluster": {"children": sorted(groups), "vars": cluster["vars"]},
+        "all": {"vars": {"nodes_balanced": fleet.balanced}},
         "_meta": {"hostvars": of_hosts},
     }
 

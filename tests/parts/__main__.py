@@ -59,9 +59,8 @@ PARTS = [
         "load",
         "load on a mesh there, whatever is done to it",
         cluster.load,
-        "load",
+        "cluster",
         nice=0,
-        after=(VENV, "programs", "images"),
     ),
     Part(
         "nodes",

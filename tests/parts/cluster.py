@@ -73,7 +73,7 @@ def _cluster(log: Log) -> Iterator[str]:
         with STARTING:
             USERS.remove(log)
             if not USERS and not THEIRS:
-                log.run([*CLUSTER, "down"], env=FOUND)
+                log.run([*CLUSTER, "down"], env=FOUND, tidies_up=True)
 
 
 def _require_ours() -> None:

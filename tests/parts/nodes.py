@@ -11,6 +11,7 @@ from parts.running import BIN, Check, Log, Skipped, pytest
 NODES = [BIN / "python", "-m", "nodes"]
 FOUND = {"PYTHONPATH": "tests"}
 STAND_IN = "import nodes.stand_in; print(nodes.stand_in.build())"
+IMAGES = "from cluster.images import FOLDER, base_images; base_images(); print(FOLDER)"
 GIVEN = ("K3S_BINARY", "K3S_IMAGES", "CILIUM_CHART", "CILIUM_VALUES", "HELM")
 """What names the real parts: a binary, folders of image archives with colons between them, the chart's .tgz, a file of
 values for it, and a Helm. NODES_FILES may name a folder besides, which is copied onto every node."""
@@ -33,6 +34,8 @@ def real(log: Log) -> list[Check]:
     _require()
     whole = "CILIUM_CHART" in given
     checks = [] if whole else [Check("Cilium on real k3s", "skipped", "CILIUM_CHART names no chart")]
+    if whole:
+        given["MESH_IMAGES"] = log.must([BIN / "python", "-c", IMAGES], env=FOUND).split()[-1]
     for fleet in ("one", "pair", "ha"):
         checks += _scenario(log, fleet, "real k3s", K3S_PLAYBOOK="site" if whole else "k3s", **given)
     return checks
@@ -45,7 +48,7 @@ def _scenario(log: Log, fleet: str, what: str, **variables: str) -> list[Check]:
     try:
         checks = molecule.scenario(log, "k3s", NODES=fleet, **variables)
     finally:
-        log.run([*NODES, "down", fleet], env=FOUND)
+        log.run([*NODES, "down", fleet], env=FOUND, tidies_up=True)
     return [Check(f"{what}, nodes {fleet}: {check.name}", check.state, check.reason) for check in checks]
 
 

@@ -94,9 +94,13 @@ class Log:
         cwd: Path = ROOT,
         env: Mapping[str, str] | None = None,
         timeout: float = 2400,
+        tidies_up: bool = False,
     ) -> tuple[int, str]:
-        """Run a command; return its exit code (124 after ``timeout`` seconds) and its output, also in the log."""
-        if INTERRUPTED.is_set():
+        """Run a command; return its exit code (124 after ``timeout`` seconds) and its output, also in the log.
+
+        What ``tidies_up`` runs after an interrupt, too.
+        """
+        if INTERRUPTED.is_set() and not tidies_up:
             raise RuntimeError("interrupted")
         words = [str(word) for word in command]
         self.write(f"\n$ {shlex.join(words)}")
