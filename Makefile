@@ -37,12 +37,12 @@ venv: $(VENV)/.demo ## Make .venv with all that the demo needs, and nothing else
 
 # The tests' runner needs nothing but Python; it makes the environments of the parts it runs.
 .PHONY: test
-test: ## Run every test that can run here
+test: ## Run the tests that can run here
 	@PYTHON=$(PYTHON) tests/run
 
 .PHONY: test-cluster
-test-cluster: ## Run the tests that need a cluster, on a Kubernetes of this machine (root, Go) or that of KUBECONFIG
-	@PYTHON=$(PYTHON) tests/run programs images cluster load
+test-cluster: ## Run all tests that need a cluster, on a Kubernetes of this machine (root, Go) or that of KUBECONFIG
+	@THOROUGH=1 PYTHON=$(PYTHON) tests/run programs images cluster load
 
 .PHONY: unit
 unit: ## Run the unit and golden tests

@@ -171,7 +171,7 @@ class Remains:
             for path in found:
                 remove(path)
         empty = [Path(path) for path in self.module.params["empty_paths"]]
-        empty = [path for path in empty if path.is_dir() and not any(path.iterdir())]
+        empty = [path for path in empty if path.is_dir() and not path.is_mount() and not any(path.iterdir())]
         if self.note("empty paths", [str(path) for path in empty]):
             for path in empty:
                 path.rmdir()

@@ -141,6 +141,7 @@ def test_a_secret_is_made_kept_and_renewed_under_the_same_authority(shop: Shop) 
     assert [shop.trusted(new, days) for days in (0, 3651)] == [True, True]
 
 
+@pytest.mark.thorough
 def test_without_the_authoritys_folder_secrets_are_kept_and_never_silently_replaced(shop: Shop) -> None:
     lost, other = ({"certificates_path": str(shop.folder / name)} for name in ("lost", "other"))
     more = [*NAMES, "DNS:new.example.com"]
@@ -207,6 +208,7 @@ def test_existing_secrets_are_checked_all_at_once_and_never_changed(shop: Shop) 
         must_hide(refused.output, pair["tls.key"].decode())
 
 
+@pytest.mark.thorough
 def test_what_left_the_inventory_goes_and_what_is_somebody_elses_stays(shop: Shop) -> None:
     shop.put("theirs", {"tls.crt": b"x"})
     refused, made = shop.steps({"certificates_names": ["theirs"]}, {"certificates_names": ["one", "two", "three"]})

@@ -176,6 +176,7 @@ def test_update_of_envoy(mesh: Mesh) -> None:
     assert not mesh.pods() & before
 
 
+@pytest.mark.thorough
 def test_static_configuration(mesh: Mesh) -> None:
     """Whose every change replaces pods; then back to files, and to the oldest Envoy."""
     with mesh.load("mesh_config_delivery static, a change of it, and back"):
@@ -190,6 +191,7 @@ def test_static_configuration(mesh: Mesh) -> None:
         mesh.must_run()
 
 
+@pytest.mark.thorough
 def test_renewal_of_a_certificate(mesh: Mesh) -> None:
     port = mesh.node_port(HTTPS)
 
@@ -205,6 +207,7 @@ def test_renewal_of_a_certificate(mesh: Mesh) -> None:
         print(f"certificate: every pod serves the new one {time.monotonic() - written:.1f} s after the run")
 
 
+@pytest.mark.thorough
 @pytest.mark.alone
 def test_drain_of_a_node(mesh: Mesh) -> None:
     """As `kubectl drain` does it; DNS runs on one of the nodes, too."""
@@ -259,6 +262,7 @@ def text_of(path: Path) -> str:
         return ""
 
 
+@pytest.mark.thorough
 @pytest.mark.alone
 def test_stop_of_the_api_server(mesh: Mesh) -> None:
     with mesh.load("API server away for two minutes") as load, mesh.unmoved():
@@ -320,6 +324,7 @@ def guest(mesh: Mesh) -> Path:
     return path
 
 
+@pytest.mark.thorough
 def test_renaming_of_a_service(mesh: Mesh) -> None:
     """Nothing of the old name is left."""
     with mesh.load("renaming of a service"):
@@ -331,6 +336,7 @@ def test_renaming_of_a_service(mesh: Mesh) -> None:
     assert answers(mesh, "/") == {"service-a service-c "}
 
 
+@pytest.mark.thorough
 def test_another_namespace(mesh: Mesh) -> None:
     """The playbook asks what becomes of the old one, and makes and removes the new one."""
     other = f"{mesh.namespace}-other"

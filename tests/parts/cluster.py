@@ -25,6 +25,8 @@ base_images()
 """
 CLUSTER = [BIN / "python", "-m", "cluster"]
 FOUND = {"PYTHONPATH": "tests"}
+CHOSEN = () if os.environ.get("THOROUGH") else ("-m", "not thorough")
+"""What takes minutes is for those who ask for it: all of it would take the whole run beyond 45 minutes."""
 WITH_LOAD = ("test_cluster.py", "test_load.py")
 STARTING = threading.Lock()
 USERS: list[Log] = []
@@ -46,7 +48,7 @@ def images(log: Log) -> list[Check]:
 def run(log: Log) -> list[Check]:
     files = sorted(path for path in (ROOT / "tests" / "cluster").glob("test_*.py") if path.name not in WITH_LOAD)
     with _cluster(log) as kubeconfig:
-        checks = pytest(log, "cluster", files, python=BIN / "python", env={"KUBECONFIG": kubeconfig})
+        checks = pytest(log, "cluster", [*CHOSEN, *files], python=BIN / "python", env={"KUBECONFIG": kubeconfig})
         with beside_others():
             return [*checks, *molecule.scenario(log, "kubernetes", KUBECONFIG=kubeconfig)]
 
@@ -54,7 +56,7 @@ def run(log: Log) -> list[Check]:
 def load(log: Log) -> list[Check]:
     files = [ROOT / "tests" / "cluster" / name for name in WITH_LOAD]
     with _cluster(log) as kubeconfig:
-        return pytest(log, "load", files, python=BIN / "python", env={"KUBECONFIG": kubeconfig})
+        return pytest(log, "load", [*CHOSEN, *files], python=BIN / "python", env={"KUBECONFIG": kubeconfig})
 
 
 @contextmanager
