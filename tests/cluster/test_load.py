@@ -295,6 +295,8 @@ def test_changes_that_fail(mesh: Mesh) -> None:
             failure = mesh.run(mesh_kubeconfig=str(guest(mesh)), mesh_former="keep").failure
             assert f"system:serviceaccount:{mesh.namespace}:guest may not " in failure
             assert "give it a Role and a RoleBinding" in failure
+        mesh.must_run()
+        mesh.settle()
         pods = {"hard": {"pods": str(len(mesh.all_pods()))}}
         mesh.core.create_namespaced_resource_quota(mesh.namespace, {"metadata": {"name": "few"}, "spec": pods})
         mesh.service("service-b")["environment"]["SERVICE_NAME"] = "service-b-late"
