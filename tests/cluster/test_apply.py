@@ -139,6 +139,18 @@ def test_only_missing_objects(cluster: kube.Cluster, namespace: str) -> None:
     assert old["data"] == {"state": "as it was"}
 
 
+def test_what_is_left_to_do_is_told(namespace: str) -> None:
+    one, two = config_map("one"), config_map("two")
+    first, again = (apply(namespace, one, two, apply_set="few") for _time in range(2))
+    assert [first["settled"], again["settled"]] == [False, True]
+    assert [first["leavers"], again["leavers"]] == [[], []]
+    fewer = apply(namespace, one, apply_set="few")
+    assert [fewer["settled"], fewer["changed"]] == [False, False]
+    assert [item["name"] for item in fewer["leavers"]] == ["two"]
+    other = apply(namespace, {**one, "data": {"state": "other"}}, two, apply_set="few", only_missing=True)
+    assert [other["settled"], other["changed"]] == [False, False]
+
+
 # Refusals
 
 

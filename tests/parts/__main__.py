@@ -46,16 +46,17 @@ class Part:
 
 
 PARTS = [
-    Part("programs", "the programs of the test cluster", cluster.programs, "cluster", nice=-5, after=()),
-    Part("images", "the images of the test cluster", cluster.images, "cluster", nice=-5),
+    Part("programs", "the programs of the test cluster", cluster.programs, "cluster", nice=-5, after=(), named=True),
+    Part("images", "the images of the test cluster", cluster.images, "cluster", nice=-5, named=True),
     Part(
         "cluster",
         "a real Kubernetes of two nodes, and molecule scenario kubernetes on it",
         cluster.run,
         "cluster",
         nice=0,
+        named=True,
     ),
-    Part("load", "load on a mesh there, whatever is done to it", cluster.load, "cluster", nice=0),
+    Part("load", "load on a mesh there, whatever is done to it", cluster.load, "cluster", nice=0, named=True),
     Part(
         "nodes",
         "k3s' installation on bare nodes, with a stand-in for k3s",
@@ -67,10 +68,17 @@ PARTS = [
     ),
     Part("k3s", "real k3s and Cilium on bare nodes, where they are given", nodes.real, "nodes", nice=0, named=True),
     Part("behaviour", "behaviour of real Envoys", pytests.behaviour, "meshes", nice=0, after=(VENV, "programs")),
-    Part("local", "engine local: its modules and its role, on real processes", pytests.local, "meshes", nice=0),
     Part("molecule", "molecule scenario default", molecule.run, "meshes", nice=0),
     Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, "meshes", nice=0),
-    Part("artifact", "the built artifact, used from a foreign playbook", artifact.run, "meshes", nice=0),
+    Part(
+        "local",
+        "engine local: its modules and its role, on real processes",
+        pytests.local,
+        "local",
+        nice=0,
+        after=(VENV, "programs"),
+    ),
+    Part("artifact", "the built artifact, used from a foreign playbook", artifact.run, "local", nice=0),
     Part("unit", "unit and golden tests", pytests.unit, "short"),
     Part("mypy", "mypy --strict on the model and the builders", static.mypy, "short"),
     Part("lint", "ruff, and ansible-lint with profile production", static.lint, "short"),
@@ -79,7 +87,7 @@ PARTS = [
     Part("random", "random inventories, valid and damaged (make prove: more of them)", pytests.properties, "short"),
     Part("bytes", "the same bytes on every Python and ansible-core", same_bytes.run, "short"),
     Part("importer", "galaxy-importer on the built artifact", importer.run, "short"),
-    Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run, "short"),
+    Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run, "sanity"),
 ]
 
 
