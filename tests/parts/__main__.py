@@ -66,7 +66,7 @@ PARTS = [
         after=(VENV, "programs"),
         named=True,
     ),
-    Part("k3s", "real k3s and Cilium on bare nodes, where they are given", nodes.real, "nodes", nice=0, named=True),
+    Part("k3s", "real k3s and Cilium on bare nodes, where they are given", nodes.real, "nodes", nice=0),
     Part("behaviour", "behaviour of real Envoys", pytests.behaviour, "meshes", nice=0, after=(VENV, "programs")),
     Part("molecule", "molecule scenario default", molecule.run, "meshes", nice=0),
     Part("demo", "make demo, as an ordinary user from a clean clone", demo.run, "meshes", nice=0),
