@@ -430,8 +430,8 @@ def told_rollouts(view: kube_wait.View) -> list[dict[str, Any]]:
 
 def is_waited_for(item: kube_plan.Item, params: dict[str, Any]) -> bool:
     """A workload of the list; with only_missing a new one, as others may have to wait for what comes later."""
-    awaited = item.outcome not in UNTOUCHED if params["only_missing"] else True
-    return params["wait"] and awaited and group_kind(item.wanted) in ROLLED
+    left = params["only_missing"] and item.outcome in UNTOUCHED
+    return params["wait"] and not left and group_kind(item.wanted) in ROLLED
 
 
 def with_namespace(cluster: kube.Cluster, params: dict[str, Any]) -> list[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,19 +18,16 @@ OUTSIDE = "KUBECONFIG" in os.environ
 BUILD = "from cluster.build import build; build()"
 MAKE_IMAGES = """\
 from cluster.commands import PACKAGES, install_packages
-from cluster.images import base_images
+from cluster.images import FOLDER, base_images
 install_packages(PACKAGES)
 base_images()
+print(FOLDER)
 """
 CLUSTER = [BIN / "python", "-m", "cluster"]
 FOUND = {"PYTHONPATH": "tests"}
 CHOSEN = () if os.environ.get("THOROUGH") else ("-m", "not thorough")
-"""What takes minutes is for those who ask for it: all of it would take the whole run beyond 45 minutes."""
+"""What takes minutes each is for those who ask for all."""
 WITH_LOAD = ("test_cluster.py", "test_load.py")
-STARTING = threading.Lock()
-USERS: list[Log] = []
-THEIRS: list[str] = []
-"""Not empty when the cluster was there before us."""
 
 
 def programs(log: Log) -> list[Check]:
@@ -61,21 +57,16 @@ def load(log: Log) -> list[Check]:
 
 @contextmanager
 def _cluster(log: Log) -> Iterator[str]:
-    """The kubeconfig of a cluster that ends with the last such block, unless it was there before."""
+    """The kubeconfig of a cluster that ends with the block, unless it was there before."""
     if not OUTSIDE:
         _require()
-    with STARTING:
-        if not USERS:
-            THEIRS[:] = ["theirs"] * (OUTSIDE or "RUNNING" in log.run([*CLUSTER, "status"], env=FOUND)[1])
-        kubeconfig = log.must([*CLUSTER, "up"], env=FOUND).rpartition("KUBECONFIG=")[2].strip()
-        USERS.append(log)
+    there = OUTSIDE or "RUNNING" in log.run([*CLUSTER, "status"], env=FOUND)[1]
+    kubeconfig = log.must([*CLUSTER, "up"], env=FOUND).rpartition("KUBECONFIG=")[2].strip()
     try:
         yield kubeconfig
     finally:
-        with STARTING:
-            USERS.remove(log)
-            if not USERS and not THEIRS:
-                log.run([*CLUSTER, "down"], env=FOUND, tidies_up=True)
+        if not there:
+            log.run([*CLUSTER, "down"], env=FOUND, tidies_up=True)
 
 
 def _require_ours() -> None:

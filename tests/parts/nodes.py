@@ -6,12 +6,12 @@ import os
 import shutil
 
 from parts import molecule
+from parts.cluster import MAKE_IMAGES
 from parts.running import BIN, Check, Log, Skipped, pytest
 
 NODES = [BIN / "python", "-m", "nodes"]
 FOUND = {"PYTHONPATH": "tests"}
 STAND_IN = "import nodes.stand_in; print(nodes.stand_in.build())"
-IMAGES = "from cluster.images import FOLDER, base_images; base_images(); print(FOLDER)"
 GIVEN = ("K3S_BINARY", "K3S_IMAGES", "CILIUM_CHART", "CILIUM_VALUES", "HELM")
 """What names the real parts: a binary, folders of image archives with colons between them, the chart's .tgz, a file of
 values for it, and a Helm. NODES_FILES may name a folder besides, which is copied onto every node."""
@@ -33,9 +33,11 @@ def real(log: Log) -> list[Check]:
         raise Skipped("real k3s is in no registry; name its binary in K3S_BINARY (CONTRIBUTING.md, Nodes)")
     _require()
     whole = "CILIUM_CHART" in given
-    checks = [] if whole else [Check("Cilium on real k3s", "skipped", "CILIUM_CHART names no chart")]
+    checks = []
     if whole:
-        given["MESH_IMAGES"] = log.must([BIN / "python", "-c", IMAGES], env=FOUND).split()[-1]
+        given["MESH_IMAGES"] = log.must([BIN / "python", "-c", MAKE_IMAGES], env=FOUND).split()[-1]
+    else:
+        checks = [Check("Cilium on real k3s", "skipped", "CILIUM_CHART names no chart")]
     for fleet in ("one", "pair", "ha"):
         checks += _scenario(log, fleet, "real k3s", K3S_PLAYBOOK="site" if whole else "k3s", **given)
     return checks
