@@ -149,6 +149,7 @@ def test_update_of_the_application(mesh: Mesh) -> None:
     assert answers(mesh, "/") == {"service-a-new service-b-new "}
 
 
+@pytest.mark.thorough
 def test_scale(mesh: Mesh) -> None:
     """A third pod gets its share; those that leave are not missed."""
     with mesh.load("scale 2 → 3 → 1") as load:
@@ -164,6 +165,7 @@ def test_scale(mesh: Mesh) -> None:
         each["replicas"] = 2
 
 
+@pytest.mark.thorough
 def test_update_of_envoy(mesh: Mesh) -> None:
     """And of everything in which pods are started: the times of DNS, a certificate, the path of probes."""
     before = mesh.pods()
@@ -276,6 +278,7 @@ def test_stop_of_the_api_server(mesh: Mesh) -> None:
         load.wait_until(lambda _report: load.now > end, "half a minute", 60)
 
 
+@pytest.mark.thorough
 def test_changes_that_fail(mesh: Mesh) -> None:
     """Each with an error that says why; the pods of before serve on, and the next run completes."""
     good = copy.deepcopy(mesh.services)

@@ -1,0 +1,70 @@
+"""One inventory moves from this machine to a cluster and back, and is nowhere twice."""
+
+from __future__ import annotations
+
+import http.client
+from typing import Any
+
+import pytest
+from behaviour.local_mesh import Mesh as LocalMesh
+from behaviour.local_mesh import free_port, get, new_home
+from behaviour.machine import wait_until
+
+from cluster import images
+from cluster.handle import Cluster
+from cluster.mesh import Mesh as ClusterMesh
+
+APPLICATION = """
+const { PORT, BIND_ADDRESS } = process.env
+require('node:http').createServer((request, response) => response.end('hello')).listen(PORT, BIND_ADDRESS)
+process.on('SIGTERM', () => process.exit())
+"""
+
+
+@pytest.mark.thorough
+def test_a_mesh_changes_its_engine(cluster: Cluster, namespace: str) -> None:
+    with new_home() as home:
+        here = home.mesh()
+        there = ClusterMesh(cluster, namespace, home.folder)
+        port = free_port()
+        here.services = [both_engines("hello")]
+        routes = [{"prefix": "/", "service": "hello"}]
+        here.fronts = [{"name": "front", "listeners": [{"port": port}], "routes": routes}]
+        here.settings |= {
+            "mesh_kubeconfig": str(cluster.kubeconfig),
+            "mesh_namespace": namespace,
+            "mesh_envoy_image": images.envoy(images.NEWEST),
+        }
+        here.must_run("mesh")
+        assert get(port)[2] == "hello"
+
+        here.settings["mesh_engine"] = "kubernetes"
+        assert "mesh_former: not set, but this inventory ran its mesh elsewhere before" in here.run("mesh").failure
+        assert get(port)[2] == "hello"
+        here.settings["mesh_former"] = "remove"
+        here.must_run("mesh")
+        there.settle()
+        assert {asked(pod.address, port) for pod in there.pods("front")} == {"hello"}
+        assert is_gone(here)
+
+        here.settings["mesh_engine"] = "local"
+        here.must_run("mesh")
+        assert get(port)[2] == "hello"
+        wait_until(lambda: not [name for name in there.objects() if "hello" in name or "front" in name], "it left", 90)
+        here.must_run("reset")
+
+
+def both_engines(name: str) -> dict[str, Any]:
+    program = ["node", "--eval", APPLICATION]
+    pod = {"command": program, "security_context": {"runAsUser": 10001}}
+    return {"name": name, "image": images.NODE, "command": program, "port": 8081, "pod": pod}
+
+
+def asked(address: str, port: int) -> str:
+    connection = http.client.HTTPConnection(address, port, timeout=5)
+    connection.request("GET", "/")
+    return connection.getresponse().read().decode()
+
+
+def is_gone(mesh: LocalMesh) -> bool:
+    return not mesh.pids() and not mesh.state.exists()
