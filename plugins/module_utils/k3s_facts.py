@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,11 @@ def machine(root: Path, data_path: str, run: Run) -> Facts:
     }
 
 
-def installed(root: Path, program: str, data_path: str, token: str, hashed: bool, run: Run) -> Facts:
-    """What of k3s is there. ``token`` is compared with that of the cluster, which is not told."""
+def installed(
+    root: Path, program: str, data_path: str, token: str, hashed: bool, archives: Iterable[str], run: Run
+) -> Facts:
+    """What of k3s is there. ``token`` is compared with that of the cluster, which is not told; ``archives`` are names
+    of files in its folder of images."""
     data = root / data_path.lstrip("/")
     path = root / program.lstrip("/")
     units = unit_states(run(["systemctl", "show", "--property", ",".join(_PROPERTIES), *_services()]))
@@ -76,6 +79,7 @@ def installed(root: Path, program: str, data_path: str, token: str, hashed: bool
     return {
         "version": version(run([str(path), "--version"])) if path.exists() else "",
         "sha256": sha256(path) if hashed and path.exists() else "",
+        "archives": {name: sha256(file) for name in archives if (file := data / "agent/images" / name).is_file()},
         "units": units,
         "data": bool(_children(data)),
         "datastore": _datastore(data),

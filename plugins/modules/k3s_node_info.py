@@ -39,6 +39,11 @@ options:
     description: Whether the binary's SHA-256 is told.
     type: bool
     default: false
+  archives:
+    description: Names of archives of images whose SHA-256 is told, if they are there.
+    type: list
+    elements: str
+    default: []
   controller_time:
     description: What the clock of the machine that asks says, in seconds since 1970.
     type: float
@@ -84,6 +89,7 @@ def main() -> None:
             "data_path": {"type": "path", "default": "/var/lib/rancher/k3s"},
             "token": {"type": "str", "default": "", "no_log": True},
             "hash_program": {"type": "bool", "default": False},
+            "archives": {"type": "list", "elements": "str", "default": []},
             "controller_time": {"type": "float"},
         },
         supports_check_mode=True,
@@ -100,11 +106,12 @@ def main() -> None:
     machine = k3s_facts.machine(ROOT, given["data_path"], run)
     if given["controller_time"] is not None:
         machine["clock_ahead"] = round(machine["time"] - given["controller_time"], 1)
+    asked = (given[name] for name in ("program", "data_path", "token", "hash_program", "archives"))
     module.exit_json(
         changed=False,
         machine=machine,
         ports=k3s_facts.ports(),
-        k3s=k3s_facts.installed(ROOT, given["program"], given["data_path"], given["token"], given["hash_program"], run),
+        k3s=k3s_facts.installed(ROOT, *asked, run),
     )
 
 

@@ -43,7 +43,7 @@ def machine(root: Path) -> k3s_facts.Facts:
 
 
 def installed(root: Path, token: str = "") -> k3s_facts.Facts:
-    return k3s_facts.installed(root, "/usr/local/bin/k3s", DATA, token, False, nothing)
+    return k3s_facts.installed(root, "/usr/local/bin/k3s", DATA, token, False, [], nothing)
 
 
 def test_a_bare_machine(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_files_that_a_process_has_not_read(tmp_path: Path) -> None:
     """What is newer than the process is to be read by a restart, whoever forgot it."""
     write(tmp_path, {"etc/rancher/k3s/config.yaml": MARKED, "etc/systemd/system/k3s.service": MARKED})
     os.utime(tmp_path / "etc/systemd/system/k3s.service", (10.0, 10.0))
-    found = k3s_facts.installed(tmp_path, "/k3s", DATA, "", False, lambda _command: SHOWN)
+    found = k3s_facts.installed(tmp_path, "/k3s", DATA, "", False, [], lambda _command: SHOWN)
     assert found["units"]["k3s"]["stale"] == ["config.yaml"]
     assert found["units"]["k3s"]["whose"] == "ours"
     assert found["configuration"] == "ours"
@@ -190,3 +190,9 @@ def test_nodes_may_have_python_3_9() -> None:
         text = (folder / f"{name}.py").read_text()
         assert "from __future__ import annotations" in text
         assert not re.search(r"^\s*match .*:$|^\w+ = .*\w \| \w", text, re.MULTILINE), name
+
+
+def test_archives_are_told_by_their_sum_if_they_are_there(tmp_path: Path) -> None:
+    write(tmp_path, {f"{DATA.lstrip('/')}/agent/images/dns.tar": "abc"})
+    found = k3s_facts.installed(tmp_path, "/k3s", DATA, "", False, ["dns.tar", "pause.tar"], nothing)
+    assert found["archives"] == {"dns.tar": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
