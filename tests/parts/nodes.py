@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 from parts import molecule
 from parts.cluster import MAKE_IMAGES
@@ -15,13 +16,14 @@ STAND_IN = "import nodes.stand_in; print(nodes.stand_in.build())"
 GIVEN = ("K3S_BINARY", "K3S_IMAGES", "CILIUM_CHART", "CILIUM_VALUES", "HELM")
 """What names the real parts: a binary, folders of image archives with colons between them, the chart's .tgz, a file of
 values for it, and a Helm. NODES_FILES may name a folder besides, which is copied onto every node."""
+FLEETS = os.environ.get("NODES", "one pair ha").split()
 
 
 def run(log: Log) -> list[Check]:
     _require()
     checks = pytest(log, "nodes", ["tests/nodes"], python=BIN / "python")
     stand_in = log.must([BIN / "python", "-c", STAND_IN], env=FOUND).split()[-1]
-    for fleet in ("one", "pair", "ha"):
+    for fleet in FLEETS:
         checks += _scenario(log, fleet, "the stand-in for k3s", K3S_STAND_IN=stand_in)
     return checks
 
@@ -38,13 +40,15 @@ def real(log: Log) -> list[Check]:
         given["MESH_IMAGES"] = log.must([BIN / "python", "-c", MAKE_IMAGES], env=FOUND).split()[-1]
     else:
         checks = [Check("Cilium on real k3s", "skipped", "CILIUM_CHART names no chart")]
-    for fleet in ("one", "pair", "ha"):
+    for fleet in FLEETS:
         checks += _scenario(log, fleet, "real k3s", K3S_PLAYBOOK="site" if whole else "k3s", **given)
     return checks
 
 
 def _scenario(log: Log, fleet: str, what: str, **variables: str) -> list[Check]:
     """Molecule's scenario on new nodes, which then go."""
+    # Molecule has a home of its own; the nodes' keys are in ours.
+    variables["XDG_CACHE_HOME"] = str(Path.home() / ".cache")
     log.run([*NODES, "down", fleet], env=FOUND)
     log.must([*NODES, "up", fleet], env=FOUND)
     try:
