@@ -69,6 +69,7 @@ def installed(
     """What of k3s is there. ``token`` is compared with that of the cluster, which is not told; ``archives`` are names
     of files in its folder of images."""
     data = root / data_path.lstrip("/")
+    images = data / "agent/images"
     path = root / program.lstrip("/")
     units = unit_states(run(["systemctl", "show", "--property", ",".join(_PROPERTIES), *_services()]))
     files = [root / CONFIG, root / REGISTRIES, root / TOKEN, path]
@@ -78,8 +79,8 @@ def installed(
         units[unit]["stale"] = _newer([*files, file, file.with_suffix(".service.env")], units[unit]["started"])
     return {
         "version": version(run([str(path), "--version"])) if path.exists() else "",
-        "sha256": sha256(path) if hashed and path.exists() else "",
-        "archives": {name: sha256(file) for name in archives if (file := data / "agent/images" / name).is_file()},
+        "sha256": digest(path, "sha256") if hashed and path.exists() else "",
+        "archives": {name: digest(images / name, "sha1") for name in archives if (images / name).is_file()},
         "units": units,
         "data": bool(_children(data)),
         "datastore": _datastore(data),
@@ -99,9 +100,9 @@ def version(output: str) -> str:
     return match[1] if match else ""
 
 
-def sha256(path: Path) -> str:
+def digest(path: Path, algorithm: str) -> str:
     """A file's sum in hexadecimal."""
-    sum_ = hashlib.sha256()
+    sum_ = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as file:
         for chunk in iter(lambda: file.read(_CHUNK), b""):
             sum_.update(chunk)

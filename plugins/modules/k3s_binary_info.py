@@ -58,7 +58,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.sidecar.mesh.plugins.module_utils.k3s_binary import architecture_of
-from ansible_collections.sidecar.mesh.plugins.module_utils.k3s_facts import sha256
+from ansible_collections.sidecar.mesh.plugins.module_utils.k3s_facts import digest
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
         changed=False,
         exists=exists,
         architecture=architecture_of(path) if exists else "",
-        sha256=sha256(path) if exists else "",
+        sha256=digest(path, "sha256") if exists else "",
     )
 
 

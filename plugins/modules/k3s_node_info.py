@@ -40,7 +40,7 @@ options:
     type: bool
     default: false
   archives:
-    description: Names of archives of images whose SHA-256 is told, if they are there.
+    description: Names of archives of images whose SHA-1 is told, if they are there.
     type: list
     elements: str
     default: []
