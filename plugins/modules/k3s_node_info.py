@@ -106,12 +106,19 @@ def main() -> None:
     machine = k3s_facts.machine(ROOT, given["data_path"], run)
     if given["controller_time"] is not None:
         machine["clock_ahead"] = round(machine["time"] - given["controller_time"], 1)
-    asked = (given[name] for name in ("program", "data_path", "token", "hash_program", "archives"))
     module.exit_json(
         changed=False,
         machine=machine,
         ports=k3s_facts.ports(),
-        k3s=k3s_facts.installed(ROOT, *asked, run),
+        k3s=k3s_facts.installed(
+            ROOT,
+            given["program"],
+            given["data_path"],
+            given["token"],
+            given["hash_program"],
+            given["archives"],
+            run,
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import subprocess
 import threading
@@ -184,6 +185,18 @@ class Mesh:
         thread.start()
         yield writes
         stream.stop()
+
+
+def ask(pod: Pod, path: str = "/", port: int = 8080) -> str:
+    """What a pod answers, if it does."""
+    connection = http.client.HTTPConnection(pod.address, port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+    except OSError:
+        return ""
+    finally:
+        connection.close()
 
 
 class Watch:

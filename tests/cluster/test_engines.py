@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 from typing import Any
 
 import pytest
-from behaviour.local_mesh import Mesh as LocalMesh
 from behaviour.local_mesh import free_port, get, new_home
 from behaviour.machine import wait_until
 
 from cluster import images
 from cluster.handle import Cluster
-from cluster.mesh import Mesh as ClusterMesh
+from cluster.mesh import Mesh, ask
 
 APPLICATION = """
 const { PORT, BIND_ADDRESS } = process.env
@@ -25,7 +23,7 @@ process.on('SIGTERM', () => process.exit())
 def test_a_mesh_changes_its_engine(cluster: Cluster, namespace: str) -> None:
     with new_home() as home:
         here = home.mesh()
-        there = ClusterMesh(cluster, namespace, home.folder)
+        there = Mesh(cluster, namespace, home.folder)
         port = free_port()
         here.services = [both_engines("hello")]
         routes = [{"prefix": "/", "service": "hello"}]
@@ -44,8 +42,9 @@ def test_a_mesh_changes_its_engine(cluster: Cluster, namespace: str) -> None:
         here.settings["mesh_former"] = "remove"
         here.must_run("mesh")
         there.settle()
-        assert {asked(pod.address, port) for pod in there.pods("front")} == {"hello"}
-        assert is_gone(here)
+        assert {ask(pod, port=port) for pod in there.pods("front")} == {"hello"}
+        assert not here.pids()
+        assert not here.state.exists()
 
         here.settings["mesh_engine"] = "local"
         here.must_run("mesh")
@@ -58,13 +57,3 @@ def both_engines(name: str) -> dict[str, Any]:
     program = ["node", "--eval", APPLICATION]
     pod = {"command": program, "security_context": {"runAsUser": 10001}}
     return {"name": name, "image": images.NODE, "command": program, "port": 8081, "pod": pod}
-
-
-def asked(address: str, port: int) -> str:
-    connection = http.client.HTTPConnection(address, port, timeout=5)
-    connection.request("GET", "/")
-    return connection.getresponse().read().decode()
-
-
-def is_gone(mesh: LocalMesh) -> bool:
-    return not mesh.pids() and not mesh.state.exists()

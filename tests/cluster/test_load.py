@@ -6,7 +6,6 @@ One mesh, front proxy → service-a → service-b, two pods each, goes through i
 from __future__ import annotations
 
 import copy
-import http.client
 import json
 import os
 import signal
@@ -24,7 +23,7 @@ from kubernetes import client
 from cluster import images
 from cluster.handle import Cluster
 from cluster.lifecycle import given
-from cluster.mesh import Mesh, Pod, Watch
+from cluster.mesh import Mesh, Pod, Watch, ask
 
 Item = dict[str, Any]
 
@@ -102,18 +101,6 @@ def mesh(running: Mesh) -> Mesh:
     """The mesh as the test before left it, at rest."""
     running.settle()
     return running
-
-
-def ask(pod: Pod, path: str) -> str:
-    """What a pod of a front proxy answers, if it does."""
-    connection = http.client.HTTPConnection(pod.address, HTTP, timeout=5)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().read().decode()
-    except OSError:
-        return ""
-    finally:
-        connection.close()
 
 
 def answers(mesh: Mesh, path: str) -> set[str]:

@@ -47,12 +47,11 @@ def real(log: Log) -> list[Check]:
 
 def _scenario(log: Log, fleet: str, what: str, **variables: str) -> list[Check]:
     """Molecule's scenario on new nodes, which then go."""
-    # Molecule has a home of its own; the nodes' keys are in ours.
-    variables["XDG_CACHE_HOME"] = str(Path.home() / ".cache")
     log.run([*NODES, "down", fleet], env=FOUND)
     log.must([*NODES, "up", fleet], env=FOUND)
     try:
-        checks = molecule.scenario(log, "k3s", NODES=fleet, **variables)
+        # Molecule has a home of its own; the nodes' keys are in ours.
+        checks = molecule.scenario(log, "k3s", NODES=fleet, XDG_CACHE_HOME=str(Path.home() / ".cache"), **variables)
     finally:
         log.run([*NODES, "down", fleet], env=FOUND, tidies_up=True)
     return [Check(f"{what}, nodes {fleet}: {check.name}", check.state, check.reason) for check in checks]
