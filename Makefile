@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
 demo: $(VENV)/.demo ## Start the five systems on this machine and prove that each works
@@ -40,9 +40,9 @@ venv: $(VENV)/.demo ## Make .venv with all that the demo needs, and nothing else
 test: ## Run the tests that can run here
 	@PYTHON=$(PYTHON) tests/run
 
-.PHONY: test-cluster
-test-cluster: ## Run all tests that need a cluster, on a Kubernetes of this machine (root, Go) or that of KUBECONFIG
-	@THOROUGH=1 PYTHON=$(PYTHON) tests/run programs images cluster load
+.PHONY: test-thorough
+test-thorough: ## Run all tests on meshes and on the cluster, with those that take minutes each (over an hour)
+	@THOROUGH=1 PYTHON=$(PYTHON) tests/run programs images cluster load behaviour local
 
 .PHONY: unit
 unit: ## Run the unit and golden tests

@@ -182,6 +182,7 @@ def test_every_log_is_rotated(mesh: Mesh) -> None:
 # Changes of what serves
 
 
+@pytest.mark.thorough
 def test_scales_up_and_down_as_predicted_without_a_failed_request(mesh: Mesh, port: int) -> None:
     before, files, texts = mesh.pids(), mesh.files(), mesh.texts()
     mesh.service("a")["replicas"] = 3
@@ -213,6 +214,7 @@ def test_scales_up_and_down_as_predicted_without_a_failed_request(mesh: Mesh, po
     load.report.must_be_whole(10_000)
 
 
+@pytest.mark.thorough
 def test_every_kind_of_change_reaches_running_envoys_without_a_failed_request(mesh: Mesh, port: int) -> None:
     before, files, second_port = mesh.envoys(), mesh.files(), free_port()
     with Load(port) as load:

@@ -17,6 +17,7 @@ def mesh() -> Iterator[Mesh]:
         yield home.mesh()
 
 
+@pytest.mark.thorough
 def test_replicas_come_go_and_restart_without_a_failed_call(mesh: Mesh) -> None:
     port = free_port()
     echo = {

@@ -103,6 +103,7 @@ def must_hide(output: str, key: str) -> None:
         assert part not in output
 
 
+@pytest.mark.thorough
 def test_a_secret_is_made_kept_and_renewed_under_the_same_authority(shop: Shop) -> None:
     assert shop.predict().changed[-1] == "Tell which Secrets would be written"
     assert shop.secrets() == {}
@@ -166,6 +167,7 @@ def test_without_the_authoritys_folder_secrets_are_kept_and_never_silently_repla
     assert shop.trusted((shop.folder / "other/authority/tls.crt").read_text())
 
 
+@pytest.mark.thorough
 def test_existing_secrets_are_checked_all_at_once_and_never_changed(shop: Shop) -> None:
     authority = Authority(shop.folder, "authority")
     certificate = authority.issue(shop.folder / "good", "good", "*.example.com")

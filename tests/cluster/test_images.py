@@ -208,6 +208,7 @@ def tags(address: str, repository: str) -> list[str] | None:
 
 
 @pytest.mark.usefixtures("podman")
+@pytest.mark.thorough
 def test_nodes_get_what_changed_and_keep_what_runs(app: Application, cluster: Any, namespace: str) -> None:
     checked = app.must_run(TO_NODES, "--check")
     first = reference(checked)
@@ -273,6 +274,7 @@ def test_k3s_keeps_archives_where_it_looks_for_them(app: Application, tmp_path: 
     assert app.must_run(variables).changed == ["Save with buildah"]
 
 
+@pytest.mark.thorough
 def test_a_registry_gets_what_it_lacks(app: Application, builder: str, registry: str, tmp_path: Path) -> None:
     repository = f"shop/{app.name}"
     variables = {"images_registry": f"{registry}/shop", "images_registry_insecure": True, "images_builder": builder}

@@ -46,15 +46,14 @@ class Part:
 
 
 PARTS = [
-    Part("programs", "the programs of the test cluster", cluster.programs, "cluster", nice=-5, after=(), named=True),
-    Part("images", "the images of the test cluster", cluster.images, "cluster", nice=-5, named=True),
+    Part("programs", "the programs of the test cluster", cluster.programs, "cluster", nice=-5, after=()),
+    Part("images", "the images of the test cluster", cluster.images, "cluster", nice=-5),
     Part(
         "cluster",
         "a real Kubernetes of two nodes, and molecule scenario kubernetes on it",
         cluster.run,
         "cluster",
         nice=0,
-        named=True,
     ),
     Part("load", "load on a mesh there, whatever is done to it", cluster.load, "cluster", nice=0, named=True),
     Part(

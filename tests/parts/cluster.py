@@ -25,8 +25,6 @@ print(FOLDER)
 """
 CLUSTER = [BIN / "python", "-m", "cluster"]
 FOUND = {"PYTHONPATH": "tests"}
-CHOSEN = () if os.environ.get("THOROUGH") else ("-m", "not thorough")
-"""What takes minutes each is for those who ask for all."""
 WITH_LOAD = ("test_cluster.py", "test_load.py")
 
 
@@ -44,7 +42,7 @@ def images(log: Log) -> list[Check]:
 def run(log: Log) -> list[Check]:
     files = sorted(path for path in (ROOT / "tests" / "cluster").glob("test_*.py") if path.name not in WITH_LOAD)
     with _cluster(log) as kubeconfig:
-        checks = pytest(log, "cluster", [*CHOSEN, *files], python=BIN / "python", env={"KUBECONFIG": kubeconfig})
+        checks = pytest(log, "cluster", files, python=BIN / "python", env={"KUBECONFIG": kubeconfig})
         with beside_others():
             return [*checks, *molecule.scenario(log, "kubernetes", KUBECONFIG=kubeconfig)]
 
@@ -52,7 +50,7 @@ def run(log: Log) -> list[Check]:
 def load(log: Log) -> list[Check]:
     files = [ROOT / "tests" / "cluster" / name for name in WITH_LOAD]
     with _cluster(log) as kubeconfig:
-        return pytest(log, "load", [*CHOSEN, *files], python=BIN / "python", env={"KUBECONFIG": kubeconfig})
+        return pytest(log, "load", files, python=BIN / "python", env={"KUBECONFIG": kubeconfig})
 
 
 @contextmanager

@@ -28,6 +28,9 @@ ON_PATH = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
 MESH = Path("ansible_collections", "sidecar", "mesh")
 """Where a collection of this name lies below a collections path."""
 
+CHOSEN = () if os.environ.get("THOROUGH") else ("-m", "not thorough")
+"""Of pytest's tests: those that take minutes each are for those who ask for all."""
+
 State = Literal["passed", "failed", "skipped"]
 Command = Sequence[object]
 """Words of a command; str() makes each of them text."""
@@ -183,7 +186,7 @@ def pytest(log: Log, name: str, arguments: Command, *, python: Path, **options: 
     """Run pytest; a run that broke off, or found no test, is a failed check of its own."""
     report = log.path.with_suffix(f".{name}.xml")
     report.unlink(missing_ok=True)
-    command = [python, "-m", "pytest", "--junit-xml", report, *arguments]
+    command = [python, "-m", "pytest", *CHOSEN, "--junit-xml", report, *arguments]
     code = log.run(command, **options)[0]
     checks = list(read_junit(report)) if report.exists() else []
     if code and not any(check.state == "failed" for check in checks):
