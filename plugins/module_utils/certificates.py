@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterator
 from typing import Any
@@ -33,7 +34,7 @@ def tls_secrets(contents: dict[str, str], secrets: list[str], labels: Item) -> l
             "metadata": {
                 "name": name,
                 "labels": {"app.kubernetes.io/name": name, **labels},
-                "annotations": {ANNOTATION: hashlib.sha256(contents[f"{name}/tls.crt"].encode()).hexdigest()},
+                "annotations": {ANNOTATION: _digest(contents[f"{name}/tls.crt"])},
             },
             "data": {
                 "tls.crt": contents[f"{name}/tls.crt"],
@@ -44,6 +45,30 @@ def tls_secrets(contents: dict[str, str], secrets: list[str], labels: Item) -> l
         for name in secrets
         if contents.get(f"{name}/tls.crt")
     ]
+
+
+def unchanged(secrets: dict[str, Item], names: list[str], sums: dict[str, str], folder: str) -> list[str]:
+    """Names of Secrets that have what ``tls_secrets`` would write of a folder of certificates, and have it from there.
+
+    ``secrets``: those there are, as the API server returns them, by name; ``sums``: SHA-1 of the folder's files, by
+    path.
+    """
+    return [name for name in names if name in secrets and _is_unchanged(secrets[name], name, sums, folder)]
+
+
+def _is_unchanged(secret: Item, name: str, sums: dict[str, str], folder: str) -> bool:
+    data = secret.get("data") or {}
+    files = {"tls.crt": f"{name}/tls.crt", "tls.key": f"{name}/tls.key", "ca.crt": "authority/tls.crt"}
+    written = (secret["metadata"].get("annotations") or {}).get(ANNOTATION)
+    return written == _digest(data.get("tls.crt", "")) and all(
+        hashlib.sha1(base64.b64decode(data.get(key, "")), usedforsecurity=False).hexdigest()
+        == sums.get(f"{folder}/{file}")
+        for key, file in files.items()
+    )
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def secret_problems(

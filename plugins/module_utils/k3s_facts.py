@@ -15,6 +15,7 @@ import itertools
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -30,6 +31,7 @@ Run = Callable[[list[str]], str]
 MARK = "sidecar.mesh.k3s"
 """In the first line of every file that role k3s writes."""
 UNITS = ("k3s", "k3s-agent")
+CONFIG_FOLDER = "/etc/rancher/k3s"
 CONFIG = "etc/rancher/k3s/config.yaml"
 REGISTRIES = "etc/rancher/k3s/registries.yaml"
 TOKEN = "etc/rancher/k3s/token"  # noqa: S105 - where it lies
@@ -71,6 +73,8 @@ def installed(
     data = root / data_path.lstrip("/")
     images = data / "agent/images"
     path = root / program.lstrip("/")
+    services = [root / f"etc/systemd/system/{service}" for service in _services()]
+    written = [root / CONFIG, root / REGISTRIES, *services, *(file.with_suffix(".service.env") for file in services)]
     units = unit_states(run(["systemctl", "show", "--property", ",".join(_PROPERTIES), *_services()]))
     files = [root / CONFIG, root / REGISTRIES, root / TOKEN, path]
     for unit in units:
@@ -88,6 +92,8 @@ def installed(
         "config": told(_text(root / CONFIG)),
         "configuration": _whose(root / CONFIG),
         "registries": _whose(root / REGISTRIES),
+        "written": {f"/{file.relative_to(root)}": _as_written(file) for file in written if file.exists()},
+        "folders": [str(folder) for folder in (CONFIG_FOLDER, f"{data_path}/agent/images") if _is_folder(root, folder)],
         "token": _token(data, token),
         "own_links": [name for name in LINKS if _leads_to(path.parent / name, program)],
         "links": [name for name in LINKS if os.path.lexists(path.parent / name) or shutil.which(name)],
@@ -266,6 +272,20 @@ def _whose(path: Path) -> str:
     if not path.exists():
         return ""
     return "ours" if MARK in _text(path).partition("\n")[0] else "others"
+
+
+def _as_written(path: Path) -> str:
+    """A file's mode and SHA-1, such as ``0600 2fd4e1c6…``."""
+    return f"{_mode(path)} {digest(path, 'sha1')}"
+
+
+def _is_folder(root: Path, path: str) -> bool:
+    folder = root / path.lstrip("/")
+    return folder.is_dir() and _mode(folder) == "0755"
+
+
+def _mode(path: Path) -> str:
+    return f"{stat.S_IMODE(path.stat().st_mode):04o}"
 
 
 def _text(path: Path) -> str:

@@ -28,6 +28,18 @@ def states(objects: Iterable[Object], names: Iterable[str], goal: str) -> dict[s
     return {name: state(found.get(name), goal) for name in names}
 
 
+def marks(objects: Iterable[Object], names: Iterable[str]) -> dict[str, Object]:
+    """Labels and taints of those of the nodes that are there, by their names."""
+    return {
+        item["metadata"]["name"]: {
+            "labels": item["metadata"].get("labels") or {},
+            "taints": item.get("spec", {}).get("taints") or [],
+        }
+        for item in objects
+        if item["metadata"]["name"] in names
+    }
+
+
 def state(node: Object | None, goal: str) -> State:
     """``node`` as the API server has it, or nothing; ``goal`` one of GOALS."""
     if node is None:

@@ -67,9 +67,15 @@ states:
   returned: always
   type: dict
   sample: {"agent-1": "is not registered yet"}
+nodes:
+  description: Labels and taints of each node that is registered, by its name.
+  returned: always
+  type: dict
+  sample: {"server-1": {"labels": {"kubernetes.io/os": "linux"}, "taints": []}}
 """
 
 import time
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.sidecar.mesh.plugins.module_utils import kube, node_states
@@ -78,12 +84,12 @@ INTERVAL = 1.0
 TIMEOUT = 10.0
 
 
-def look(cluster: kube.Cluster, names: list[str], goal: str) -> dict[str, node_states.State]:
+def look(cluster: kube.Cluster, names: list[str], goal: str) -> tuple[dict[str, node_states.State], dict[str, Any]]:
     try:
         objects = list(kube.call(cluster, "GET", "/api/v1/nodes", timeout=TIMEOUT, retries=0).get("items") or [])
     except kube.ApiError as exc:
-        return dict.fromkeys(names, node_states.State(False, f"cannot be asked for: {exc.message}"))
-    return node_states.states(objects, names, goal)
+        return dict.fromkeys(names, node_states.State(False, f"cannot be asked for: {exc.message}")), {}
+    return node_states.states(objects, names, goal), node_states.marks(objects, names)
 
 
 def main() -> None:
@@ -107,7 +113,7 @@ def main() -> None:
     except kube.ConnectError as exc:
         module.fail_json(msg=str(exc))
     while True:
-        states = look(cluster, given["nodes"], given["until"])
+        states, nodes = look(cluster, given["nodes"], given["until"])
         texts = {name: state.text for name, state in states.items()}
         waiting = [name for name, state in states.items() if not state.done]
         over = not waiting or time.time() >= end
@@ -115,7 +121,7 @@ def main() -> None:
             break
         time.sleep(INTERVAL)
     paused = None if over else {"end": end, "states": texts}
-    module.exit_json(changed=False, waiting=waiting, states=texts, paused=paused)
+    module.exit_json(changed=False, waiting=waiting, states=texts, nodes=nodes, paused=paused)
 
 
 if __name__ == "__main__":

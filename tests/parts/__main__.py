@@ -81,12 +81,12 @@ PARTS = [
     Part("unit", "unit and golden tests", pytests.unit, "short"),
     Part("mypy", "mypy --strict on the model and the builders", static.mypy, "short"),
     Part("lint", "ruff, and ansible-lint with profile production", static.lint, "short"),
-    Part("changelog", "changelog fragments", static.changelog, "short"),
     Part("applications", "the example applications' own tests", applications.run, "short"),
-    Part("random", "random inventories, valid and damaged (make prove: more of them)", pytests.properties, "short"),
-    Part("bytes", "the same bytes on every Python and ansible-core", same_bytes.run, "short"),
     Part("importer", "galaxy-importer on the built artifact", importer.run, "short"),
     Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run, "sanity"),
+    Part("changelog", "changelog fragments", static.changelog, "shortest"),
+    Part("bytes", "the same bytes on every Python and ansible-core", same_bytes.run, "shortest"),
+    Part("random", "random inventories, valid and damaged (make prove: more of them)", pytests.properties, "shortest"),
 ]
 
 

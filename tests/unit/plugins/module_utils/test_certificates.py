@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+
 import pytest
-from ansible_collections.sidecar.mesh.plugins.module_utils.certificates import covers, secret_problems
+from ansible_collections.sidecar.mesh.plugins.module_utils.certificates import (
+    covers,
+    secret_problems,
+    tls_secrets,
+    unchanged,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,3 +39,19 @@ def test_a_certificate_that_has_ended_or_not_begun() -> None:
         assert list(secret_problems(secrets, "n", {"s": info}, {"s": same}, {"s": []})) == [
             f"Secret n/s: the certificate {problem}"
         ]
+
+
+FILES = {"a/tls.crt": b"certificate", "a/tls.key": b"key", "authority/tls.crt": b"authority"}
+SUMS = {f"/c/{name}": hashlib.sha1(content).hexdigest() for name, content in FILES.items()}
+
+
+@pytest.mark.parametrize("changed", [None, "tls.crt", "tls.key", "ca.crt"])
+def test_secrets_that_have_what_the_folder_has(changed: str | None) -> None:
+    """Also one whose files and Secret were changed alike, for this role has not written that."""
+    (secret,) = tls_secrets({name: base64.b64encode(content).decode() for name, content in FILES.items()}, ["a"], {})
+    assert unchanged({"a": secret}, ["a", "b"], SUMS, "/c") == ["a"]
+    if changed:
+        secret["data"][changed] = base64.b64encode(b"other").decode()
+        assert unchanged({"a": secret}, ["a"], SUMS, "/c") == []
+    theirs = hashlib.sha1(b"other").hexdigest()
+    assert unchanged({"a": secret}, ["a"], SUMS | {"/c/a/tls.crt": theirs}, "/c") == []

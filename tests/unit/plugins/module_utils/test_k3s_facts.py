@@ -111,6 +111,21 @@ def test_files_that_a_process_has_not_read(tmp_path: Path) -> None:
     assert found["configuration"] == "ours"
 
 
+def test_files_and_folders_as_they_are(tmp_path: Path) -> None:
+    """By mode and sum, so that whoever writes them knows whether there is anything to write."""
+    write(tmp_path, {"etc/rancher/k3s/config.yaml": "a", "etc/systemd/system/k3s-agent.service.env": "b"})
+    (tmp_path / "etc/rancher/k3s/config.yaml").chmod(0o600)
+    (tmp_path / "etc/systemd/system/k3s-agent.service.env").chmod(0o640)
+    (tmp_path / "etc/rancher/k3s").chmod(0o755)
+    (tmp_path / DATA[1:] / "agent/images").mkdir(parents=True, mode=0o700)
+    found = installed(tmp_path)
+    assert found["written"] == {
+        "/etc/rancher/k3s/config.yaml": "0600 86f7e437faa5a7fce15d1ddcb9eaeaea377667b8",
+        "/etc/systemd/system/k3s-agent.service.env": "0640 e9d71f5ee7c92d6dc9e92ffdad17b8bd49418f98",
+    }
+    assert found["folders"] == ["/etc/rancher/k3s"]
+
+
 @pytest.mark.parametrize(
     ("files", "expected"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.sidecar.mesh.plugins.module_utils.node_states import states
+from ansible_collections.sidecar.mesh.plugins.module_utils.node_states import marks, states
 
 NOT_READY = "container runtime network not ready: cni plugin not initialized"
 
@@ -42,3 +42,9 @@ def test_a_node(goal: str, conditions: list[tuple[str, str, str]], expected: tup
 
 def test_a_node_that_is_not_there() -> None:
     assert states([node("a")], ["b"], "registered") == {"b": (False, "is not registered yet")}
+
+
+def test_labels_and_taints_of_nodes_that_are_there() -> None:
+    given = node("a")
+    given["metadata"]["labels"] = {"rack": "9"}
+    assert marks([given, node("other")], ["a", "b"]) == {"a": {"labels": {"rack": "9"}, "taints": []}}
