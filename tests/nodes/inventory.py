@@ -26,6 +26,7 @@ def inventory(fleet: Fleet) -> Mapping[str, Any]:
     }
     options = (
         f"-o UserKnownHostsFile={fleet.folder}/known_hosts -o StrictHostKeyChecking=accept-new -o ConnectTimeout=5"
+        " -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
     )
     variables = {
         "ansible_user": USER,

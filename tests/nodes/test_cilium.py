@@ -63,7 +63,7 @@ def test_helm_is_installed_only_as_it_was_released(tmp_path: Path, helms: Releas
 
 def test_a_helm_that_is_named_has_to_run_and_to_be_new_enough(tmp_path: Path) -> None:
     missing = run(tmp_path, cilium_helm_binary="/nonexistent/helm")
-    assert "cilium_helm_binary: /nonexistent/helm does not run" in told(missing)
+    assert "cilium_helm_binary: /nonexistent/helm is not there or does not run" in told(missing)
     assert "or leave it empty to have Helm 3.22.0 installed" in told(missing)
 
     old = tmp_path / "old-helm"

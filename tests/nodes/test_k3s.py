@@ -118,6 +118,8 @@ def test_all_that_is_in_the_way_is_told_at_once(bare: Site, server: Node, agent:
     fleet.write(agent, "/etc/clock", f"LD_PRELOAD={FAKE_TIME}\nFAKETIME=+10m\n")
     fleet.on(agent, "systemctl", "daemon-reload")
     fleet.on(agent, "systemctl", "restart", "ssh")
+    # Who is logged in stays so, and Ansible keeps its connections.
+    fleet.on(agent, "sh", "-c", "pkill -u admin || true")
     fleet.wait(agent)
 
     told = refused(bare).failure
@@ -361,7 +363,7 @@ OURS = (
     "ip link add cilium_host type veth peer cilium_net",
     "ip link add cilium_vxlan type vxlan id 1 dstport 8472",
     "ip link add cni0 type bridge",
-    "ip link add lxc1234 type veth peer lxc5678",
+    "ip link add lxc0a1b2c3d4e5f type veth peer lxc5f4e3d2c1b0a",
     "iptables -N CILIUM_INPUT",
     "iptables -A INPUT -m comment --comment cilium-feeder: -j CILIUM_INPUT",
     "iptables -t nat -N KUBE-SERVICES",
