@@ -11,7 +11,8 @@
 * ``facts``: architecture, kernel, nodename and default_ipv4 of ansible.builtin.setup
 * ``machine``, ``ports``, ``k3s``: what module k3s_node_info found
 * ``version``: the release it is to have
-* ``binary``: of a local file instead its ``path``, ``architecture`` and ``sha256``; or nothing
+* ``binary``: of a local file instead its ``path``, ``architecture`` and ``sha256``, empty ones if it is not there; or
+  nothing
 
 Hosts of the groups that are not in this run are missing.
 """

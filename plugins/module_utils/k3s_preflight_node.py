@@ -125,6 +125,12 @@ def _check_binary(node: Item) -> Iterator[str]:
     binary, architecture, checksum = node["binary"], node["facts"]["architecture"], node["inputs"]["checksum"]
     if not binary:
         return
+    if not binary["sha256"]:
+        yield (
+            f"k3s_binary: {binary['path']}: is no file of the machine Ansible runs on, or cannot be read there; correct"
+            " it, or leave it empty to have k3s downloaded"
+        )
+        return
     if binary["architecture"] not in ("any", architecture):
         built = f"was built for {binary['architecture']}" if binary["architecture"] else "is no program"
         yield f"k3s_binary: {binary['path']}: {built}, and the node is {architecture}; name another file for this host"
@@ -136,7 +142,8 @@ def _check_version(node: Item) -> Iterator[str]:
     """A version that would change where k3s is in use already."""
     k3s, binary = node["k3s"], node["binary"]
     in_use = k3s["version"] and (k3s["authority"] or is_active(node))
-    if not in_use or not installs(node):
+    unreadable = binary and not binary["sha256"]
+    if not in_use or unreadable or not installs(node):
         return
     if not binary and k3s["version"] == node["version"]:
         yield (

@@ -38,17 +38,17 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-exists:
-  description: Whether there is such a file, and it can be read.
+path:
+  description: Path of the file.
   returned: always
-  type: bool
+  type: str
 architecture:
   description: Architecture as C(uname -m) names it, V(any) of a script, or nothing if the file is no program.
   returned: always
   type: str
   sample: aarch64
 sha256:
-  description: Its SHA-256.
+  description: Its SHA-256, or nothing if there is no such file that can be read.
   returned: always
   type: str
 """
@@ -67,7 +67,7 @@ def main() -> None:
     exists = path.is_file() and os.access(path, os.R_OK)
     module.exit_json(
         changed=False,
-        exists=exists,
+        path=module.params["path"],
         architecture=architecture_of(path) if exists else "",
         sha256=digest(path, "sha256") if exists else "",
     )

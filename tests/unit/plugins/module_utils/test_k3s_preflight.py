@@ -116,6 +116,11 @@ MACHINES: list[tuple[str, dict[str, Any], str]] = [
         "k3s_binary: /tmp/k3s: was built for aarch64, and the node is x86_64; name another file for this host",
     ),
     (
+        "binary that is not there",
+        {"binary": {"path": "/tmp/k3s", "architecture": "", "sha256": ""}},
+        "k3s_binary: /tmp/k3s: is no file of the machine Ansible runs on, or cannot be read there",
+    ),
+    (
         "no binary",
         {"binary": {"path": "/tmp/k3s", "architecture": "", "sha256": SUM}},
         "k3s_binary: /tmp/k3s: is no program, and the node is x86_64; name another file for this host",
