@@ -50,7 +50,8 @@ def begin(seconds: float) -> Object:
 
 
 def wait(cluster: Cluster, workers: int, steps: Sequence[Object], state: Object, pause: float | None = None) -> bool:
-    """Whether all steps are done; False with ``pause`` (seconds) at progress, or after that time without any.
+    """Whether all steps are done; False with ``pause`` (seconds) at progress of what is waited for, or after that time
+    without any.
 
     A step: ``kind``, ``api_version``, ``namespace``, ``names`` or ``selector``, ``condition``, ``at_least``. What can
     be told of it is in ``state["lines"]``. Raises StepError and ApiError.
@@ -64,7 +65,8 @@ def wait(cluster: Cluster, workers: int, steps: Sequence[Object], state: Object,
         finished = _look(cluster, workers, step, state, left)
         if finished:
             state.update(step=state["step"] + 1, memory={}, done=[*state["done"], *state["lines"]], lines=[])
-            if pause is not None:
+            # What was done already is told with what comes next: to come back costs a second.
+            if pause is not None and before:
                 return int(state["step"]) == len(steps)
             continue
         if time.time() >= state["until"]:
