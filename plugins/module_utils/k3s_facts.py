@@ -31,7 +31,6 @@ Run = Callable[[list[str]], str]
 MARK = "sidecar.mesh.k3s"
 """In the first line of every file that role k3s writes."""
 UNITS = ("k3s", "k3s-agent")
-CONFIG_FOLDER = "/etc/rancher/k3s"
 CONFIG = "etc/rancher/k3s/config.yaml"
 REGISTRIES = "etc/rancher/k3s/registries.yaml"
 TOKEN = "etc/rancher/k3s/token"  # noqa: S105 - where it lies
@@ -73,14 +72,15 @@ def installed(
     data = root / data_path.lstrip("/")
     images = data / "agent/images"
     path = root / program.lstrip("/")
-    services = [root / f"etc/systemd/system/{service}" for service in _services()]
-    written = [root / CONFIG, root / REGISTRIES, *services, *(file.with_suffix(".service.env") for file in services)]
+    services = {unit: root / f"etc/systemd/system/{unit}.service" for unit in UNITS}
+    environments = {unit: file.with_suffix(".service.env") for unit, file in services.items()}
+    folders = [(root / CONFIG).parent, images]
+    written = [root / CONFIG, root / REGISTRIES, *services.values(), *environments.values(), *folders]
     units = unit_states(run(["systemctl", "show", "--property", ",".join(_PROPERTIES), *_services()]))
     files = [root / CONFIG, root / REGISTRIES, root / TOKEN, path]
     for unit in units:
-        file = root / f"etc/systemd/system/{unit}.service"
-        units[unit]["whose"] = _whose(file)
-        units[unit]["stale"] = _newer([*files, file, file.with_suffix(".service.env")], units[unit]["started"])
+        units[unit]["whose"] = _whose(services[unit])
+        units[unit]["stale"] = _newer([*files, services[unit], environments[unit]], units[unit]["started"])
     return {
         "version": version(run([str(path), "--version"])) if path.exists() else "",
         "sha256": digest(path, "sha256") if hashed and path.exists() else "",
@@ -93,7 +93,6 @@ def installed(
         "configuration": _whose(root / CONFIG),
         "registries": _whose(root / REGISTRIES),
         "written": {f"/{file.relative_to(root)}": _as_written(file) for file in written if file.exists()},
-        "folders": [str(folder) for folder in (CONFIG_FOLDER, f"{data_path}/agent/images") if _is_folder(root, folder)],
         "token": _token(data, token),
         "own_links": [name for name in LINKS if _leads_to(path.parent / name, program)],
         "links": [name for name in LINKS if os.path.lexists(path.parent / name) or shutil.which(name)],
@@ -275,17 +274,9 @@ def _whose(path: Path) -> str:
 
 
 def _as_written(path: Path) -> str:
-    """A file's mode and SHA-1, such as ``0600 2fd4e1c6…``."""
-    return f"{_mode(path)} {digest(path, 'sha1')}"
-
-
-def _is_folder(root: Path, path: str) -> bool:
-    folder = root / path.lstrip("/")
-    return folder.is_dir() and _mode(folder) == "0755"
-
-
-def _mode(path: Path) -> str:
-    return f"{stat.S_IMODE(path.stat().st_mode):04o}"
+    """Mode and SHA-1 of a file, such as ``0600 2fd4e1c6…``; of a folder its mode."""
+    mode = f"{stat.S_IMODE(path.stat().st_mode):04o}"
+    return mode if path.is_dir() else f"{mode} {digest(path, 'sha1')}"
 
 
 def _text(path: Path) -> str:

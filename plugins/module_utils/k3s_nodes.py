@@ -30,10 +30,10 @@ def is_active(node: Item) -> bool:
 
 
 def installs(node: Item) -> bool:
-    """Whether the binary is to be brought."""
+    """Whether the binary is to be brought, which one that is not there cannot be."""
     k3s, checksum = node["k3s"], node["inputs"]["checksum"]
     if node["binary"]:
-        return bool(k3s["sha256"] != node["binary"]["sha256"])
+        return node["binary"]["sha256"] not in ("", k3s["sha256"])
     return bool(k3s["version"] != node["version"] or (checksum and k3s["sha256"] != checksum))
 
 

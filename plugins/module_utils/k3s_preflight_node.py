@@ -142,8 +142,7 @@ def _check_version(node: Item) -> Iterator[str]:
     """A version that would change where k3s is in use already."""
     k3s, binary = node["k3s"], node["binary"]
     in_use = k3s["version"] and (k3s["authority"] or is_active(node))
-    unreadable = binary and not binary["sha256"]
-    if not in_use or unreadable or not installs(node):
+    if not in_use or not installs(node):
         return
     if not binary and k3s["version"] == node["version"]:
         yield (

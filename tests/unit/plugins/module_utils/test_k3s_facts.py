@@ -118,12 +118,12 @@ def test_files_and_folders_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "etc/systemd/system/k3s-agent.service.env").chmod(0o640)
     (tmp_path / "etc/rancher/k3s").chmod(0o755)
     (tmp_path / DATA[1:] / "agent/images").mkdir(parents=True, mode=0o700)
-    found = installed(tmp_path)
-    assert found["written"] == {
+    assert installed(tmp_path)["written"] == {
+        "/etc/rancher/k3s": "0755",
         "/etc/rancher/k3s/config.yaml": "0600 86f7e437faa5a7fce15d1ddcb9eaeaea377667b8",
         "/etc/systemd/system/k3s-agent.service.env": "0640 e9d71f5ee7c92d6dc9e92ffdad17b8bd49418f98",
+        f"{DATA}/agent/images": "0700",
     }
-    assert found["folders"] == ["/etc/rancher/k3s"]
 
 
 @pytest.mark.parametrize(
