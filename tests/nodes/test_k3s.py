@@ -287,6 +287,13 @@ with context.wrap_socket(server, server_hostname="k3s.example.com") as connectio
 """
 
 
+@pytest.mark.parametrize("host", ["server-1", "agent-1"])
+def test_a_run_of_one_node_knows_the_others(installed: Site, host: str) -> None:
+    run = installed.must_run("k3s", "--limit", host)
+    assert run.changed == []
+    assert {at for at, _task, _result in run.results} == {host}
+
+
 def test_what_this_role_does_not_do_yet_is_refused_whole(installed: Site, releases: Releases) -> None:
     installed.variables |= {"k3s_token": "another-than-the-clusters"}
     told = refused(installed).failure
