@@ -289,6 +289,7 @@ with context.wrap_socket(server, server_hostname="k3s.example.com") as connectio
 
 @pytest.mark.parametrize("host", ["server-1", "agent-1"])
 def test_a_run_of_one_node_knows_the_others(installed: Site, host: str) -> None:
+    installed.must_run("k3s")
     run = installed.must_run("k3s", "--limit", host)
     assert run.changed == []
     assert {at for at, _task, _result in run.results} == {host}
