@@ -16,7 +16,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.local import LOCALHOS
 
 Object = dict[str, Any]
 
-LOAD_BALANCER, NODE_PORT, FORWARD = "load balancer", "node port", "port-forward"
+LOAD_BALANCER, HOST_PORT, NODE_PORT, FORWARD = "load balancer", "host port", "node port", "port-forward"
 CONNECT_SECONDS = 2.0
 _CHUNK = 1 << 16
 
@@ -41,11 +41,19 @@ def places(service: Object, running: list[Object], port: int) -> list[Place]:
     balanced = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
     addresses = [item.get("ip") or item.get("hostname") for item in balanced]
     exposed = next((item.get("nodePort") for item in service["spec"]["ports"] if item["port"] == port), None)
-    nodes = dict.fromkeys(pod["status"].get("hostIP") for pod in running if pods.is_ready(pod))
+    ready = [pod for pod in running if pods.is_ready(pod)]
+    nodes = dict.fromkeys(pod["status"].get("hostIP") for pod in ready)
     return [
         *(Place(address, port, LOAD_BALANCER) for address in addresses if address),
+        *(Place(pod["status"]["hostIP"], opened, HOST_PORT) for pod in ready for opened in _host_ports(pod, port)),
         *(Place(node, exposed, NODE_PORT) for node in nodes if node and exposed),
     ]
+
+
+def _host_ports(pod: Object, port: int) -> list[int]:
+    """The node's ports that lead to one of a pod's."""
+    found = [entry for container in pod["spec"]["containers"] for entry in container.get("ports") or []]
+    return [entry["hostPort"] for entry in found if entry["containerPort"] == port and entry.get("hostPort")]
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ version_added: 0.1.0
 description:
   - Sends requests as a user of the mesh would, and compares what comes back with what must.
   - All probes run; the module fails with one message that has a line for each thing that is wrong.
-  - On Kubernetes a front proxy is asked at its load balancer, else at a node port, else by a port-forward through the
-    API server, which also has the logs and the metrics of the pods.
+  - On Kubernetes a front proxy is asked at its load balancer, else at a host port or a node port, else by a
+    port-forward through the API server, which also has the logs and the metrics of the pods.
   - Changes nothing.
 options:
   namespace:

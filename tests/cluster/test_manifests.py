@@ -111,7 +111,7 @@ EDGES = {("shop", "stock", 80), ("shop", "plain", 8081), ("front", "shop", 8786)
 PORTS = (80, 443, 8000, 8081, 8786, 9901, 9902)
 
 
-def mesh(namespace: str) -> Data:
+def mesh(namespace: str, kind: str) -> Data:
     pod = {"command": ["python", "-c", SERVER], "security_context": {"runAsUser": 10001}}
     services = [{**service, "image": images.PYTHON, "pod": pod} for service in yaml.safe_load(MESH)]
     front = {
@@ -128,6 +128,7 @@ def mesh(namespace: str) -> Data:
             "mesh_envoy_image": images.envoy(images.NEWEST),
             "mesh_services": services,
             "mesh_front_proxies": [front],
+            "mesh_network_policy": {"kind": kind},
         }
     )
 
@@ -141,7 +142,8 @@ def test_each_edge_is_open_and_no_other(cluster: Cluster, namespace: str) -> Non
     """From every application, from a client that is named, and from a stranger, to every port of every pod."""
     core, apps = client.CoreV1Api(cluster.api), client.AppsV1Api(cluster.api)
     names = {service["name"] for service in yaml.safe_load(MESH)} | {"front"}
-    apply(cluster, objects(rendered(mesh(namespace))))
+    groups = {group.name for group in client.ApisApi(cluster.api).get_api_versions().groups}
+    apply(cluster, objects(rendered(mesh(namespace, "cilium" if "cilium.io" in groups else "kubernetes"))))
     for name in ("my-client", "stranger"):
         apps.create_namespaced_deployment(namespace, deployment(name))
 

@@ -47,7 +47,7 @@ def test_of_a_long_reason_the_end_counts() -> None:
 def pod(node: str = "10.0.0.1", *, ready: bool = True, **metadata: Any) -> dict[str, Any]:
     conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
     status = {"phase": "Running", "hostIP": node, "conditions": conditions}
-    return {"metadata": {"name": "p", **metadata}, "spec": {}, "status": status}
+    return {"metadata": {"name": "p", **metadata}, "spec": {"containers": [{"name": "envoy"}]}, "status": status}
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,15 @@ def test_places_of_a_front(ingress: list[dict[str, str]], node_port: int | None,
     service = {"spec": {"ports": ports}, "status": {"loadBalancer": {"ingress": ingress}}}
     running = [pod(), pod(), pod("10.0.0.2"), pod("10.0.0.3", ready=False)]
     assert [str(place) for place in kube_fronts.places(service, running, 80)] == places
+
+
+def test_host_ports_of_a_front() -> None:
+    service = {"spec": {"ports": [{"port": 80}, {"port": 443, "nodePort": 30443}]}}
+    running = [pod(), pod("10.0.0.2"), pod("10.0.0.3", ready=False)]
+    for each in running:
+        each["spec"]["containers"][0]["ports"] = [{"containerPort": 80, "hostPort": 8080}, {"containerPort": 443}]
+    assert [str(place) for place in kube_fronts.places(service, running, 80)] == ["10.0.0.1:8080", "10.0.0.2:8080"]
+    assert {place.how for place in kube_fronts.places(service, running, 443)} == {kube_fronts.NODE_PORT}
 
 
 def test_pods_that_go_are_not_ready() -> None:
