@@ -15,6 +15,7 @@ import itertools
 import os
 import re
 import shutil
+import socket
 import stat
 import time
 from collections.abc import Callable, Iterable
@@ -43,7 +44,23 @@ _CHUNK = 1024 * 1024
 _VERSION = re.compile(r"^k3s version (\S+)", re.MULTILINE)
 _OWN_CGROUP = re.compile(r"/k3s(-agent)?\.service(/|$)", re.MULTILINE)
 _FIREWALLS = ("firewalld", "ufw")
+_SOMEWHERE = "198.51.100.1"
+"""An address that is nobody's, by RFC 5737."""
 _SELINUX_POLICY = "usr/share/selinux/packages/k3s.pp"
+
+
+def identity(root: Path) -> Facts:
+    """Which machine it is, and where. Facts of ansible.builtin.setup would say it, too, and take a node with many pods
+    longer than all the rest."""
+    system, address = os.uname(), _default_address()
+    around = [one["network"] for one in _networks(root) if address and _is_in(address, one["network"])]
+    return {
+        "architecture": system.machine,
+        "kernel": system.release,
+        "nodename": system.nodename,
+        "address": address,
+        "network": max(around, key=lambda network: ipaddress.ip_network(network).prefixlen, default=""),
+    }
 
 
 def machine(root: Path, data_path: str, run: Run) -> Facts:
@@ -84,7 +101,7 @@ def installed(
     return {
         "version": version(run([str(path), "--version"])) if path.exists() else "",
         "sha256": digest(path, "sha256") if hashed and path.exists() else "",
-        "archives": {name: digest(images / name, "sha1") for name in archives if (images / name).is_file()},
+        "archives": {name: _mark(images / name) for name in archives if (images / name).is_file()},
         "units": units,
         "data": bool(_children(data)),
         "datastore": _datastore(data),
@@ -252,6 +269,18 @@ def _networks(root: Path) -> list[dict[str, str]]:
     return found
 
 
+def _is_in(address: str, network: str) -> bool:
+    return ipaddress.ip_address(address) in ipaddress.ip_network(network)
+
+
+def _default_address() -> str:
+    """The address from which the machine would speak to the world. Nothing is sent."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.connect((_SOMEWHERE, 9))
+        return str(asking.getsockname()[0])
+    return ""
+
+
 def _is_own(pid: int | None) -> bool:
     return pid is not None and bool(_OWN_CGROUP.search(_text(sockets.PROC / str(pid) / "cgroup")))
 
@@ -271,6 +300,12 @@ def _whose(path: Path) -> str:
     if not path.exists():
         return ""
     return "ours" if MARK in _text(path).partition("\n")[0] else "others"
+
+
+def _mark(path: Path) -> str:
+    """Size of a file in bytes, and when it was changed, in seconds since 1970."""
+    status = path.stat()
+    return f"{status.st_size} {int(status.st_mtime)}"
 
 
 def _as_written(path: Path) -> str:

@@ -22,7 +22,7 @@ def name_of(node: Item) -> str:
 def address_of(node: Item) -> str:
     """The node's first address among the nodes."""
     given = listed(node["inputs"]["node_ip"])
-    return str(given[0] if given else node["facts"]["default_ipv4"].get("address", ""))
+    return str(given[0] if given else node["facts"]["address"])
 
 
 def is_active(node: Item) -> bool:

@@ -8,8 +8,7 @@
 * ``kind``: server or agent
 * ``inputs``: the variables of role k3s, without their prefix
 * ``host``: where Ansible reaches it
-* ``facts``: architecture, kernel, nodename and default_ipv4 of ansible.builtin.setup
-* ``machine``, ``ports``, ``k3s``: what module k3s_node_info found
+* ``facts``, ``machine``, ``ports``, ``k3s``: what module k3s_node_info found
 * ``version``: the release it is to have
 * ``binary``: of a local file instead its ``path``, ``architecture`` and ``sha256``, empty ones if it is not there; or
   nothing
@@ -172,11 +171,4 @@ def _reached(node: Item) -> str:
 def _direct(node: Item, joins: Item) -> list[str]:
     """What a node reaches without a proxy: its own network, itself, and the server it joins."""
     server = urlsplit(joins.get("server", "")).hostname or ""
-    return [part for part in (_network(node), address_of(node), server) if part]
-
-
-def _network(node: Item) -> str:
-    default = node["facts"]["default_ipv4"]
-    if not default.get("network") or not default.get("netmask"):
-        return ""
-    return str(ipaddress.ip_network(f"{default['network']}/{default['netmask']}", strict=False))
+    return [part for part in (node["facts"]["network"], address_of(node), server) if part]

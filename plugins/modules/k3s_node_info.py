@@ -40,7 +40,7 @@ options:
     type: bool
     default: false
   archives:
-    description: Names of archives of images whose SHA-1 is told, if they are there.
+    description: Names of archives of images whose size and time are told, if they are there.
     type: list
     elements: str
     default: []
@@ -59,6 +59,16 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+facts:
+  description: Which machine it is, and where.
+  returned: always
+  type: dict
+  contains:
+    architecture: {description: Of the machine, type: str, sample: x86_64}
+    kernel: {description: Its release, type: str, sample: 6.1.0-18-amd64}
+    nodename: {description: The machine's name, type: str, sample: server-1}
+    address: {description: The IPv4 address of its default route; empty without one, type: str, sample: 192.0.2.11}
+    network: {description: The network of that address, type: str, sample: 192.0.2.0/24}
 machine:
   description: What has nothing to do with k3s itself.
   returned: always
@@ -108,6 +118,7 @@ def main() -> None:
         machine["clock_ahead"] = round(machine["time"] - given["controller_time"], 1)
     module.exit_json(
         changed=False,
+        facts=k3s_facts.identity(ROOT),
         machine=machine,
         ports=k3s_facts.ports(),
         k3s=k3s_facts.installed(

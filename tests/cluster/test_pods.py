@@ -231,16 +231,14 @@ def test_a_front_proxy_opens_ports_of_its_nodes(cluster: Cluster, tmp_path: Path
                 said = wait_until(lambda address=address: ask(address, port), f"{address} answers", SECONDS)
                 assert said["client"] == said["from"]
 
-            assert (
-                "host port" in mesh.must_run("verify", mesh_checks=[{**CHECK, "url": f"http://front:{port}/"}]).output
-            )
+            assert "host port" in mesh.must_run("verify", mesh_checks=[CHECK]).output
             before = mesh.pods("front")
-            with some_node_answers([*nodes.values()], port):
+            with some_node_answers([*cluster.nodes.values()], port):
                 mesh.front()["pod"] = {"annotations": {"example.com/new": "true"}}
                 mesh.must_run()
                 mesh.settle()
             after = mesh.pods("front")
-            assert {pod.node for pod in after} == nodes.keys()
+            assert len({pod.node for pod in after}) == 2
             assert not after & before
 
 

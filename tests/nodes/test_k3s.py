@@ -5,9 +5,11 @@ Each test begins with the nodes as it needs them; they are in an order in which 
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -285,6 +287,22 @@ server = socket.create_connection(("127.0.0.1", 6443))
 with context.wrap_socket(server, server_hostname="k3s.example.com") as connection:
     print(connection.getpeercert()["subjectAltName"])
 """
+
+
+def test_archives_of_images_are_copied_once(installed: Site, tmp_path: Path) -> None:
+    archive, copy = tmp_path / "dns.tar", "/var/lib/rancher/k3s/agent/images/dns.tar"
+    installed.variables["k3s_airgap_images"] = [str(archive)]
+    for content, changed in (("first", 1_700_000_000), ("other", 1_700_000_060)):
+        archive.write_text(content)
+        os.utime(archive, (changed, changed))
+        run = installed.must_run("k3s")
+        assert {"server-1: Copy archives of images", "agent-1: Copy archives of images"} <= {*run.changed}
+        assert not [name for name in run.changed if "Start" in name]
+        assert [fleet.on(node, "cat", copy) for node in installed.fleet.nodes] == [content, content]
+        assert not installed.must_run("k3s").changed
+    fleet.on(installed.fleet.node("agent-1"), "sh", "-c", f"echo broken > {copy}")
+    assert "agent-1: Copy archives of images" in installed.must_run("k3s").changed
+    assert fleet.on(installed.fleet.node("agent-1"), "cat", copy) == "other"
 
 
 @pytest.mark.parametrize("host", ["server-1", "agent-1"])

@@ -65,12 +65,12 @@ BARE: Item = {
 def node(kind: str, last: int, **changed: Any) -> Item:
     """A bare machine at 192.0.2.<last>. ``changed`` replaces keys of inputs, facts, machine, k3s, and others."""
     name = f"{kind}-{last}"
-    default = {"address": f"192.0.2.{last}", "network": "192.0.2.0", "netmask": "255.255.255.0"}
+    place = {"address": f"192.0.2.{last}", "network": "192.0.2.0/24"}
     made: Item = {
         "kind": kind,
         "host": f"192.0.2.{last}",
         "inputs": INPUTS,
-        "facts": {"architecture": "x86_64", "kernel": "6.1.0-18-amd64", "nodename": name, "default_ipv4": default},
+        "facts": {"architecture": "x86_64", "kernel": "6.1.0-18-amd64", "nodename": name, **place},
         "machine": MACHINE,
         "ports": {},
         "k3s": BARE,

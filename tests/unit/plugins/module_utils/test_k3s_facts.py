@@ -94,6 +94,25 @@ tun0\t00002A0A\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
     ]
 
 
+def test_its_address_and_the_nearest_network_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(k3s_facts, "_default_address", lambda: "192.0.2.11")
+    assert k3s_facts.identity(tmp_path)["network"] == "", "of a cloud that routes each address by itself"
+    route = (
+        "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n"
+        "eth0\t000000C0\t00000000\t0001\t0\t0\t0\t0000FFFF\n"
+        "eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\n"
+        "eth1\t006433C6\t00000000\t0001\t0\t0\t0\t00FFFFFF\n"
+    )
+    found = k3s_facts.identity(write(tmp_path, {"proc/net/route": route}))
+    assert (found["address"], found["network"]) == ("192.0.2.11", "192.0.2.0/24")
+    assert (found["kernel"], found["nodename"]) == (os.uname().release, os.uname().nodename)
+
+
+def test_without_a_default_route_it_has_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(k3s_facts, "_SOMEWHERE", "255.255.255.255")  # which the kernel refuses
+    assert k3s_facts.identity(tmp_path)["address"] == ""
+
+
 def test_units() -> None:
     assert k3s_facts.unit_states(SHOWN, now=1000.0, monotonic=100.0) == {
         "k3s": {"active": "active", "enabled": True, "started": 940.0}
@@ -207,7 +226,8 @@ def test_nodes_may_have_python_3_9() -> None:
         assert not re.search(r"^\s*match .*:$|^\w+ = .*\w \| \w", text, re.MULTILINE), name
 
 
-def test_archives_are_told_by_their_sum_if_they_are_there(tmp_path: Path) -> None:
+def test_archives_are_told_by_size_and_time_if_they_are_there(tmp_path: Path) -> None:
     write(tmp_path, {f"{DATA.lstrip('/')}/agent/images/dns.tar": "abc"})
+    os.utime(tmp_path / DATA.lstrip("/") / "agent/images/dns.tar", (0, 1_800_000_000.9))
     found = k3s_facts.installed(tmp_path, "/k3s", DATA, "", False, ["dns.tar", "pause.tar"], nothing)
-    assert found["archives"] == {"dns.tar": "a9993e364706816aba3e25717850c26c9cd0d89d"}
+    assert found["archives"] == {"dns.tar": "3 1800000000"}

@@ -53,7 +53,7 @@ MACHINES: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "address",
-        {"facts": {"default_ipv4": {}}},
+        {"facts": {"address": "", "network": ""}},
         "address: the machine has no default route, which would tell its address; set k3s_node_ip",
     ),
     ("memory", {"machine": {"memory": 450}}, "memory: 450 MB: a server needs 900 at least; use a larger machine"),
@@ -197,12 +197,7 @@ TOGETHER: list[tuple[str, dict[str, Item], str]] = [
     ),
     (
         "the same address twice",
-        cluster(
-            *(
-                node(kind, n, facts={"default_ipv4": {"address": "10.0.2.15"}})
-                for kind, n in (("server", 1), ("agent", 9))
-            )
-        ),
+        cluster(*(node(kind, n, facts={"address": "10.0.2.15"}) for kind, n in (("server", 1), ("agent", 9)))),
         "server-1, agent-9: address '10.0.2.15': they all have it; set k3s_node_ip to the address by which the other",
     ),
     (
