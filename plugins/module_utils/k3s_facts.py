@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
 import ipaddress
 import itertools
 import os
@@ -44,8 +45,8 @@ _CHUNK = 1024 * 1024
 _VERSION = re.compile(r"^k3s version (\S+)", re.MULTILINE)
 _OWN_CGROUP = re.compile(r"/k3s(-agent)?\.service(/|$)", re.MULTILINE)
 _FIREWALLS = ("firewalld", "ufw")
-_SOMEWHERE = "198.51.100.1"
-"""An address that is nobody's, by RFC 5737."""
+_SOMEWHERE = "8.8.8.8"
+"""By which Ansible's facts find the default route, too; nothing is sent to it."""
 _SELINUX_POLICY = "usr/share/selinux/packages/k3s.pp"
 
 
@@ -82,10 +83,10 @@ def machine(root: Path, data_path: str, run: Run) -> Facts:
 
 
 def installed(
-    root: Path, program: str, data_path: str, token: str, hashed: bool, archives: Iterable[str], run: Run
+    root: Path, program: str, data_path: str, token: str, seal: str, hashed: bool, archives: Iterable[str], run: Run
 ) -> Facts:
-    """What of k3s is there. ``token`` is compared with that of the cluster, which is not told; ``archives`` are names
-    of files in its folder of images."""
+    """What of k3s is there. ``token`` is compared with that of the cluster, which is not told; ``seal`` is a secret for
+    :func:`_tokens`; ``archives`` are names of files in its folder of images."""
     data = root / data_path.lstrip("/")
     images = data / "agent/images"
     path = root / program.lstrip("/")
@@ -111,6 +112,7 @@ def installed(
         "registries": _whose(root / REGISTRIES),
         "written": {f"/{file.relative_to(root)}": _as_written(file) for file in written if file.exists()},
         "token": _token(data, token),
+        "tokens": _tokens(root / TOKEN, data, seal),
         "own_links": [name for name in LINKS if _leads_to(path.parent / name, program)],
         "links": [name for name in LINKS if os.path.lexists(path.parent / name) or shutil.which(name)],
     }
@@ -212,6 +214,19 @@ def _token(data: Path, wanted: str) -> str:
     return "same" if password(present) == password(wanted.strip()) else "other"
 
 
+def _tokens(given: Path, data: Path, seal: str) -> dict[str, str]:
+    """Which tokens are the same, here and on other nodes: that which the node was ``given``, and those by which a
+    server or an agent joins this ``server``. Without the secret nobody can guess a token by what is told."""
+    private = given.exists() and stat.S_IMODE(given.stat().st_mode) == 0o600
+    files = {"given": given, "server": data / "server/token", "agent": data / "server/agent-token"}
+    texts = {name: _text(file).strip() for name, file in files.items() if name != "given" or private}
+    return {
+        name: hmac.new(seal.encode(), text.encode(), "sha256").hexdigest()
+        for name, text in texts.items()
+        if text and seal
+    }
+
+
 def password(token: str) -> str:
     """A token without the digest and the user's name before it, as in ``K10…::server:password``."""
     secured = token.partition("::")[2] if token.startswith("K10") else token
@@ -274,7 +289,7 @@ def _is_in(address: str, network: str) -> bool:
 
 
 def _default_address() -> str:
-    """The address from which the machine would speak to the world. Nothing is sent."""
+    """The address from which the machine would speak to the world."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         asking.connect((_SOMEWHERE, 9))
         return str(asking.getsockname()[0])

@@ -42,8 +42,8 @@ def build_plan(nodes: dict[str, Item], servers: list[str], wanted: Item) -> Item
     Returns ``problems`` and ``warnings``, lines for a person; ``leader``, the server that the others join; ``members``,
     servers that have the cluster's data; ``exists``, whether any does; ``datastore``; ``network``; ``cluster_cidr``;
     ``kubeconfig_url``; and ``nodes``. Of each node: ``name``, ``unit``, ``address``, ``config``, ``has_secrets``,
-    ``environment``, ``installs``, ``joined``, ``active``, ``outdated`` (files newer than its process), ``takes_token``,
-    and ``begins``, whether its token is the user's rather than the cluster's.
+    ``environment``, ``installs``, ``joined``, ``active``, ``outdated`` (files newer than its process), and of tokens
+    ``takes_token``, ``begins`` (with the user's token rather than the cluster's) and ``lacks_token`` (the cluster's).
     """
     known = [host for host in servers if host in nodes]
     if not known:
@@ -105,6 +105,9 @@ def _node(host: str, nodes: dict[str, Item], cluster: Item) -> Item:
     completed = {**inputs, "tls_san": _names(node, cluster)} if kind == "server" else inputs
     unit = UNITS[0] if kind == "server" else UNITS[1]
     state = k3s["units"].get(unit, {})
+    begins = kind == "server" and "server" not in joins and host == cluster["leader"]
+    takes_token = "token-file" in joins
+    cluster_token = nodes[cluster["leader"]]["k3s"]["tokens"].get(kind)
     return {
         "kind": kind,
         "name": name_of(node),
@@ -117,8 +120,11 @@ def _node(host: str, nodes: dict[str, Item], cluster: Item) -> Item:
         "joined": bool(k3s["authority"]),
         "active": is_active(node),
         "outdated": state.get("stale", []),
-        "takes_token": "token-file" in joins,
-        "begins": kind == "server" and "server" not in joins and host == cluster["leader"],
+        "takes_token": takes_token,
+        "begins": begins,
+        "lacks_token": takes_token
+        and not begins
+        and (cluster_token is None or k3s["tokens"].get("given") != cluster_token),
     }
 
 

@@ -35,6 +35,12 @@ options:
     description: A token to compare with that of the cluster.
     type: str
     default: ""
+  seal:
+    description: >-
+      A secret of the run, with which the digests of tokens are made, so that those of several nodes can be compared
+      and none be guessed.
+    type: str
+    default: ""
   hash_program:
     description: Whether the binary's SHA-256 is told.
     type: bool
@@ -98,6 +104,7 @@ def main() -> None:
             "program": {"type": "path", "default": "/usr/local/bin/k3s"},
             "data_path": {"type": "path", "default": "/var/lib/rancher/k3s"},
             "token": {"type": "str", "default": "", "no_log": True},
+            "seal": {"type": "str", "default": "", "no_log": True},
             "hash_program": {"type": "bool", "default": False},
             "archives": {"type": "list", "elements": "str", "default": []},
             "controller_time": {"type": "float"},
@@ -126,6 +133,7 @@ def main() -> None:
             given["program"],
             given["data_path"],
             given["token"],
+            given["seal"],
             given["hash_program"],
             given["archives"],
             run,

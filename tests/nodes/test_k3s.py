@@ -291,6 +291,7 @@ with context.wrap_socket(server, server_hostname="k3s.example.com") as connectio
 
 def test_archives_of_images_are_copied_once(installed: Site, tmp_path: Path) -> None:
     archive, copy = tmp_path / "dns.tar", "/var/lib/rancher/k3s/agent/images/dns.tar"
+    installed.must_run("k3s")
     installed.variables["k3s_airgap_images"] = [str(archive)]
     for content, changed in (("first", 1_700_000_000), ("other", 1_700_000_060)):
         archive.write_text(content)

@@ -59,6 +59,7 @@ BARE: Item = {
     "configuration": "",
     "registries": "",
     "token": "",
+    "tokens": {},
 }
 
 

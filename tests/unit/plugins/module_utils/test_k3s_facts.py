@@ -43,7 +43,7 @@ def machine(root: Path) -> k3s_facts.Facts:
 
 
 def installed(root: Path, token: str = "") -> k3s_facts.Facts:
-    return k3s_facts.installed(root, "/usr/local/bin/k3s", DATA, token, False, [], nothing)
+    return k3s_facts.installed(root, "/usr/local/bin/k3s", DATA, token, "", False, [], nothing)
 
 
 def test_a_bare_machine(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_files_that_a_process_has_not_read(tmp_path: Path) -> None:
     """What is newer than the process is to be read by a restart, whoever forgot it."""
     write(tmp_path, {"etc/rancher/k3s/config.yaml": MARKED, "etc/systemd/system/k3s.service": MARKED})
     os.utime(tmp_path / "etc/systemd/system/k3s.service", (10.0, 10.0))
-    found = k3s_facts.installed(tmp_path, "/k3s", DATA, "", False, [], lambda _command: SHOWN)
+    found = k3s_facts.installed(tmp_path, "/k3s", DATA, "", "", False, [], lambda _command: SHOWN)
     assert found["units"]["k3s"]["stale"] == ["config.yaml"]
     assert found["units"]["k3s"]["whose"] == "ours"
     assert found["configuration"] == "ours"
@@ -183,6 +183,21 @@ def test_tokens_are_compared_by_their_secret(tmp_path: Path, wanted: str, expect
     assert installed(tmp_path, wanted)["token"] == expected
 
 
+def test_tokens_of_nodes_are_compared_by_a_secret_of_the_run(tmp_path: Path) -> None:
+    def tokens(root: Path, seal: str = "secret") -> dict[str, str]:
+        return dict(k3s_facts.installed(root, "/k3s", DATA, "", seal, False, [], nothing)["tokens"])
+
+    server = write(
+        tmp_path / "server", {f"{DATA[1:]}/server/{name}": f"K10::{name}\n" for name in ("token", "agent-token")}
+    )
+    agent = write(tmp_path / "agent", {"etc/rancher/k3s/token": "K10::agent-token"})
+    assert tokens(agent) == {}, "others may read it"
+    (agent / "etc/rancher/k3s/token").chmod(0o600)
+    assert tokens(agent) == {"given": tokens(server)["agent"]}
+    assert tokens(server)["agent"] != tokens(server)["server"] != tokens(server, "another")["server"]
+    assert tokens(server, "") == {}
+
+
 def test_what_a_node_was_told() -> None:
     lines = [
         "cluster-cidr: 10.42.0.0/16",
@@ -229,5 +244,5 @@ def test_nodes_may_have_python_3_9() -> None:
 def test_archives_are_told_by_size_and_time_if_they_are_there(tmp_path: Path) -> None:
     write(tmp_path, {f"{DATA.lstrip('/')}/agent/images/dns.tar": "abc"})
     os.utime(tmp_path / DATA.lstrip("/") / "agent/images/dns.tar", (0, 1_800_000_000.9))
-    found = k3s_facts.installed(tmp_path, "/k3s", DATA, "", False, ["dns.tar", "pause.tar"], nothing)
+    found = k3s_facts.installed(tmp_path, "/k3s", DATA, "", "", False, ["dns.tar", "pause.tar"], nothing)
     assert found["archives"] == {"dns.tar": "3 1800000000"}

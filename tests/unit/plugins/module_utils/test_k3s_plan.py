@@ -115,6 +115,20 @@ def test_the_token_of_the_user_is_given_to_the_first_and_that_of_the_cluster_to_
     assert "token-file" not in plan(cluster(node("server", 1)))["nodes"]["server-1"]["config"]
 
 
+def test_nodes_lack_a_token_that_is_not_the_clusters() -> None:
+    tokens = {"server": "s", "agent": "a"}
+    given: dict[str, dict[str, str]] = {"server-2": {**tokens, "given": "s"}, "server-3": {**tokens, "given": "old"}}
+    nodes = cluster(
+        node("server", 1, k3s={"tokens": tokens, "datastore": "etcd"}),
+        *(node("server", n, k3s={"tokens": given[f"server-{n}"]}) for n in (2, 3)),
+        node("agent", 8, k3s={"tokens": {"given": "a"}}),
+        node("agent", 9),
+    )
+    assert [host for host, one in plan(nodes)["nodes"].items() if one["lacks_token"]] == ["server-3", "agent-9"]
+    new = cluster(node("server", 1), node("server", 2), node("agent", 9))
+    assert [host for host, one in plan(new)["nodes"].items() if one["lacks_token"]] == ["server-2", "agent-9"]
+
+
 def test_a_database_of_the_users_own() -> None:
     inputs = {"server_config": {"datastore-endpoint": "postgres://db"}}
     result = plan(cluster(*(node("server", n, inputs=inputs) for n in (1, 2))))
