@@ -102,7 +102,7 @@ def installed(
     return {
         "version": version(run([str(path), "--version"])) if path.exists() else "",
         "sha256": digest(path, "sha256") if hashed and path.exists() else "",
-        "archives": {name: _mark(images / name) for name in archives if (images / name).is_file()},
+        "archives": {name: size_and_time(images / name) for name in archives if (images / name).is_file()},
         "units": units,
         "data": bool(_children(data)),
         "datastore": _datastore(data),
@@ -131,6 +131,14 @@ def digest(path: Path, algorithm: str) -> str:
         for chunk in iter(lambda: file.read(_CHUNK), b""):
             sum_.update(chunk)
     return sum_.hexdigest()
+
+
+def size_and_time(path: Path) -> str:
+    """Size of a file in bytes, and when it was changed, in seconds since 1970; nothing where there is none."""
+    with contextlib.suppress(OSError):
+        status = path.stat()
+        return f"{status.st_size} {int(status.st_mtime)}" if stat.S_ISREG(status.st_mode) else ""
+    return ""
 
 
 def ports() -> dict[str, str]:
@@ -315,12 +323,6 @@ def _whose(path: Path) -> str:
     if not path.exists():
         return ""
     return "ours" if MARK in _text(path).partition("\n")[0] else "others"
-
-
-def _mark(path: Path) -> str:
-    """Size of a file in bytes, and when it was changed, in seconds since 1970."""
-    status = path.stat()
-    return f"{status.st_size} {int(status.st_mtime)}"
 
 
 def _as_written(path: Path) -> str:

@@ -304,6 +304,15 @@ def test_archives_of_images_are_copied_once(installed: Site, tmp_path: Path) -> 
     fleet.on(installed.fleet.node("agent-1"), "sh", "-c", f"echo broken > {copy}")
     assert "agent-1: Copy archives of images" in installed.must_run("k3s").changed
     assert fleet.on(installed.fleet.node("agent-1"), "cat", copy) == "other"
+    # A machine of another kind gets another archive of that name, by a link.
+    for_agents = tmp_path / "agents" / "dns.tar"
+    for_agents.parent.mkdir()
+    (tmp_path / "behind").write_text("agents'")
+    for_agents.symlink_to(tmp_path / "behind")
+    installed.of_hosts = {"agent-1": {"k3s_airgap_images": [str(for_agents)]}}
+    assert "server-1: Copy archives of images" not in installed.must_run("k3s").changed
+    assert [fleet.on(node, "cat", copy) for node in installed.fleet.nodes] == ["other", "agents'"]
+    assert not installed.must_run("k3s").changed
 
 
 @pytest.mark.parametrize("host", ["server-1", "agent-1"])
