@@ -87,7 +87,7 @@ def main() -> None:
         path=module.params["path"],
         architecture=architecture_of(path) if exists else "",
         sha256=digest(path, "sha256") if exists else "",
-        archives={name: size_and_time(Path(name).expanduser()) for name in module.params["archives"]},
+        archives={name: size_and_time(Path(name)) for name in module.params["archives"]},
     )
 
 

@@ -134,7 +134,7 @@ def ask(address: str, port: int) -> Item:
 def answering(mesh: Mesh) -> set[str]:
     """Which pods of the shop answer twenty requests in a row, with an empty name if one of these is not answered."""
     address = next(iter(mesh.pods("front"))).node
-    found = [ask(mesh.cluster.nodes[address], mesh.node_port(PORT)) for _ in range(20)]
+    found = [ask(mesh.cluster.nodes[address], mesh.node_port(PORT)) for _again in range(20)]
     return {item.get("POD_NAME", "") for item in found}
 
 
