@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
+import http.client
 import ipaddress
 import itertools
 import os
 import re
 import shutil
 import socket
+import ssl
 import stat
 import time
 from collections.abc import Callable, Iterable
@@ -47,6 +49,8 @@ _OWN_CGROUP = re.compile(r"/k3s(-agent)?\.service(/|$)", re.MULTILINE)
 _FIREWALLS = ("firewalld", "ufw")
 _SOMEWHERE = "8.8.8.8"
 """By which Ansible's facts find the default route, too; nothing is sent to it."""
+_PATIENCE = 2
+"""Seconds an API server has to say whether it is ready."""
 _SELINUX_POLICY = "usr/share/selinux/packages/k3s.pp"
 
 
@@ -106,6 +110,7 @@ def installed(
         "units": units,
         "data": bool(_children(data)),
         "datastore": _datastore(data),
+        "answers": answers(data / "server/tls"),
         "authority": _authority(data),
         "config": told(_text(root / CONFIG)),
         "configuration": _whose(root / CONFIG),
@@ -139,6 +144,20 @@ def size_and_time(path: Path) -> str:
         status = path.stat()
         return f"{status.st_size} {int(status.st_mtime)}" if stat.S_ISREG(status.st_mode) else ""
     return ""
+
+
+def answers(folder: Path, port: int = 6443) -> bool:
+    """Whether the API server of this machine says that it is ready, to the admin whose certificate is in a folder."""
+    admin = (folder / "client-admin.crt", folder / "client-admin.key")
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        context = ssl.create_default_context(cafile=str(folder / "server-ca.crt"))
+        context.load_cert_chain(*admin)
+        with contextlib.closing(
+            http.client.HTTPSConnection("127.0.0.1", port, timeout=_PATIENCE, context=context)
+        ) as asking:
+            asking.request("GET", "/readyz")
+            return asking.getresponse().status == http.client.OK
+    return False
 
 
 def ports() -> dict[str, str]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import os
 import re
+import ssl
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from ansible_collections.sidecar.mesh.plugins.module_utils import k3s_binary, k3s_facts
+from unit import self_signed
 
 DATA = "/var/lib/rancher/k3s"
 MARKED = "# Managed by Ansible (role sidecar.mesh.k3s); changes are overwritten.\n"
@@ -246,3 +253,53 @@ def test_archives_are_told_by_size_and_time_if_they_are_there(tmp_path: Path) ->
     os.utime(tmp_path / DATA.lstrip("/") / "agent/images/dns.tar", (0, 1_800_000_000.9))
     found = k3s_facts.installed(tmp_path, "/k3s", DATA, "", "", False, ["dns.tar", "pause.tar"], nothing)
     assert found["archives"] == {"dns.tar": "3 1800000000"}
+
+
+def pair(certificate: Path, key: Path) -> None:
+    texts = self_signed.pair(datetime.now(UTC), 1, ["127.0.0.1"])
+    for path, text in zip((certificate, key), texts, strict=True):
+        path.write_text(text)
+
+
+@contextlib.contextmanager
+def api_server(folder: Path, status: int) -> Iterator[int]:
+    """A server that asks for the admin's certificate, and says ``status`` to /readyz; its port."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/readyz" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / "client-admin.crt"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(folder / "server-ca.crt", folder / "server.key")
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(("status", "expected"), [(200, True), (500, False), (401, False)])
+def test_whether_the_api_server_is_ready(tmp_path: Path, status: int, expected: bool) -> None:
+    pair(tmp_path / "server-ca.crt", tmp_path / "server.key")
+    pair(tmp_path / "client-admin.crt", tmp_path / "client-admin.key")
+    with api_server(tmp_path, status) as port:
+        assert k3s_facts.answers(tmp_path, port) is expected
+
+
+def test_no_api_server_is_ready_that_others_run_or_nobody(tmp_path: Path) -> None:
+    pair(tmp_path / "server-ca.crt", tmp_path / "server.key")
+    pair(tmp_path / "client-admin.crt", tmp_path / "client-admin.key")
+    with api_server(tmp_path, 200) as port:
+        pair(tmp_path / "server-ca.crt", tmp_path / "other.key")
+        assert k3s_facts.answers(tmp_path, port) is False
+    assert k3s_facts.answers(tmp_path, port) is False
+    assert k3s_facts.answers(tmp_path / "nothing", port) is False
