@@ -49,6 +49,7 @@ _OWN_CGROUP = re.compile(r"/k3s(-agent)?\.service(/|$)", re.MULTILINE)
 _FIREWALLS = ("firewalld", "ufw")
 _SOMEWHERE = "8.8.8.8"
 """By which Ansible's facts find the default route, too; nothing is sent to it."""
+_LIST_IMAGES = ("ctr", "--namespace", "k8s.io", "images", "ls", "--quiet")
 _PATIENCE = 2
 """Seconds an API server has to say whether it is ready."""
 _SELINUX_POLICY = "usr/share/selinux/packages/k3s.pp"
@@ -111,6 +112,7 @@ def installed(
         "data": bool(_children(data)),
         "datastore": _datastore(data),
         "answers": answers(data / "server/tls"),
+        "images": run([str(path), *_LIST_IMAGES]).split() if any(unit["started"] for unit in units.values()) else [],
         "authority": _authority(data),
         "config": told(_text(root / CONFIG)),
         "configuration": _whose(root / CONFIG),

@@ -137,6 +137,17 @@ def test_files_that_a_process_has_not_read(tmp_path: Path) -> None:
     assert found["configuration"] == "ours"
 
 
+@pytest.mark.parametrize(
+    ("state", "images"), [("active", ["a:1", "sha256:b"]), ("activating", ["a:1", "sha256:b"]), ("inactive", [])]
+)
+def test_images_are_listed_where_containerd_runs(tmp_path: Path, state: str, images: list[str]) -> None:
+    def run(command: list[str]) -> str:
+        shown = SHOWN.replace("ActiveState=active", f"ActiveState={state}")
+        return {"systemctl": shown, "ctr": "a:1\nsha256:b\n"}.get(command[0 if command[0] == "systemctl" else 1], "")
+
+    assert k3s_facts.installed(tmp_path, "/k3s", DATA, "", "", False, [], run)["images"] == images
+
+
 def test_files_and_folders_as_they_are(tmp_path: Path) -> None:
     """By mode and sum, so that whoever writes them knows whether there is anything to write."""
     write(tmp_path, {"etc/rancher/k3s/config.yaml": "a", "etc/systemd/system/k3s-agent.service.env": "b"})
