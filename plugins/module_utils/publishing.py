@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml, names
+from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml, names, ordering
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import (
     BOOTSTRAP_FILE,
     CLUSTERS_FILE,
@@ -42,39 +42,30 @@ def steps(old: Files, new: Files) -> list[Files]:
         return []
     if CLUSTERS_FILE not in new:
         return [dict(new)]
-    clusters_old, clusters_new = _resources(old, CLUSTERS_FILE), _resources(new, CLUSTERS_FILE)
-    listeners_old, listeners_new = _resources(old, LISTENERS_FILE), _resources(new, LISTENERS_FILE)
-    known = {name: text for name, text in old.items() if _is_routes(name)}
-    kept = {name: text for name, text in {**new, **old}.items() if not _is_routes(name)}
-    fresh = {name: text for name, text in new.items() if not _is_routes(name)}
-    every_routes = {name: text for name, text in new.items() if _is_routes(name)}
+    known = [(old, _content(old)), (new, _content(new))]
+    *early, _last = ordering.every_step(*(content for _text, content in known))
+    return [*(_folder(step, known) for step in early), dict(new)]
 
-    # Envoy refuses two listeners with one address.
-    waiting = _taking_over(listeners_new, listeners_old)
-    replaced = _taking_over(listeners_old, listeners_new)
 
-    def xds(clusters: dict[str, Any], listeners: dict[str, Any]) -> Files:
-        """As texts; those of before and after where they say the same, for another order would be another step."""
-        made = _xds(clusters, listeners)
-        for files, theirs in ((new, (clusters_new, listeners_new)), (old, (clusters_old, listeners_old))):
-            same = {CLUSTERS_FILE: clusters == theirs[0], LISTENERS_FILE: listeners == theirs[1]}
-            made |= {name: files[name] for name in made if same[name] and name in files}
-        return made
+def _content(files: Files) -> ordering.Resources:
+    """A folder as resources; what is neither clusters, listeners nor routes goes with the clusters, as endpoints do."""
+    rest = files.keys() - {BOOTSTRAP_FILE, CLUSTERS_FILE, LISTENERS_FILE}
+    return {
+        ordering.CLUSTERS: _resources(files, CLUSTERS_FILE),
+        ordering.ENDPOINTS: {name: files[name] for name in files if name in rest and not _is_routes(name)},
+        ordering.LISTENERS: _resources(files, LISTENERS_FILE),
+        ordering.ROUTES: {name: files[name] for name in files if name in rest and _is_routes(name)},
+    }
 
-    first = xds({**clusters_new, **clusters_old}, listeners_old)
-    second = xds({**clusters_new, **clusters_old}, {**_without(listeners_new, waiting), **listeners_old})
-    third = xds({**clusters_old, **clusters_new}, {**_without(listeners_new, waiting), **listeners_old})
-    fourth = xds({**clusters_old, **clusters_new}, {**_without(listeners_old, replaced), **listeners_new})
-    fifth = xds({**clusters_old, **clusters_new}, listeners_new)
-    start = {BOOTSTRAP_FILE: new[BOOTSTRAP_FILE]}
-    return [
-        {**kept, **known, **first, **start},
-        {**kept, **every_routes, **known, **second, **start},
-        {**kept, **fresh, **every_routes, **known, **third, **start},
-        {**kept, **fresh, **known, **every_routes, **fourth, **start},
-        {**kept, **fresh, **known, **every_routes, **fifth, **start},
-        dict(new),
-    ]
+
+def _folder(step: ordering.Resources, known: list[tuple[Files, ordering.Resources]]) -> Files:
+    """A step as texts; those of the ``known`` folders, old and new, stay where they say the same."""
+    made = _xds(step[ordering.CLUSTERS], step[ordering.LISTENERS])
+    for file, kind in ((CLUSTERS_FILE, ordering.CLUSTERS), (LISTENERS_FILE, ordering.LISTENERS)):
+        # Another order would be another step.
+        same = [files[file] for files, content in known if step[kind] == content[kind] and file in files]
+        made[file] = same[0] if same else made[file]
+    return {**step[ordering.ENDPOINTS], **step[ordering.ROUTES], **made, BOOTSTRAP_FILE: known[-1][0][BOOTSTRAP_FILE]}
 
 
 def held(old: Files, new: Files) -> Files:
@@ -91,7 +82,7 @@ def held(old: Files, new: Files) -> Files:
     listeners_old, listeners_new = _resources(old, LISTENERS_FILE), _resources(new, LISTENERS_FILE)
     later = {name for name, item in clusters_new.items() if _names_any(item, certificates)}
     clusters_new = _without(clusters_new, later)
-    listeners_new = _without(listeners_new, _taking_over(listeners_new, listeners_old))
+    listeners_new = _without(listeners_new, ordering.taking_over(listeners_new, listeners_old))
     listeners_new = {
         name: item
         for name, item in listeners_new.items()
@@ -153,16 +144,6 @@ def _resources(files: Files, name: str) -> dict[str, Any]:
         return {item["name"]: item for item in data.get("resources", [])}
     except (ValueError, TypeError, KeyError, AttributeError, envoy_yaml.YAMLError):
         return {}
-
-
-def _taking_over(mine: dict[str, Any], theirs: dict[str, Any]) -> set[str]:
-    """Listeners that are only mine, with a port that is also that of a listener which is only theirs."""
-    ports = {_port(item) for name, item in theirs.items() if name not in mine}
-    return {name for name, item in mine.items() if name not in theirs and _port(item) in ports}
-
-
-def _port(listener: dict[str, Any]) -> Any:
-    return listener.get("address", {}).get("socket_address", {}).get("port_value")
 
 
 def _without(resources: dict[str, Any], names: set[str]) -> dict[str, Any]:
