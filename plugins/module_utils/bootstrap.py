@@ -8,19 +8,24 @@ Source of the fields: Envoy docs, "Bootstrap (proto)" and "Command line options"
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from ansible_collections.sidecar.mesh.plugins.module_utils.clusters import clusters, siblings
+from ansible_collections.sidecar.mesh.plugins.module_utils.clusters import clusters, control_plane, siblings
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy import (
     Config,
+    aggregated,
     extension,
     socket_address,
     watched_file,
 )
 from ansible_collections.sidecar.mesh.plugins.module_utils.listeners import listeners
-from ansible_collections.sidecar.mesh.plugins.module_utils.values import merge_patch, seconds
+from ansible_collections.sidecar.mesh.plugins.module_utils.names import CONTROL_PLANE_CLUSTER
+from ansible_collections.sidecar.mesh.plugins.module_utils.values import merge_patch, present, seconds
 
 BOOTSTRAP_FILE = "bootstrap.yaml"
+FALLBACK_FILE = "fallback.yaml"
+"""By which a proxy starts whose control plane does not answer."""
 CLUSTERS_FILE = "cds.yaml"
 LISTENERS_FILE = "lds.yaml"
 
@@ -57,7 +62,7 @@ _STATS = (
 
 
 def bootstrap(proxy: dict[str, Any]) -> Config:
-    """The bootstrap of a proxy: with its listeners and clusters (delivery static), or where to read them (files)."""
+    """The bootstrap of a proxy: with its listeners and clusters (delivery static), or where to get them (files, ads)."""
     base = {
         "admin": {"address": socket_address(proxy["addresses"]["admin"], proxy["envoy"]["admin_port"])},
         **_resources(proxy),
@@ -72,13 +77,32 @@ def bootstrap(proxy: dict[str, Any]) -> Config:
 def _resources(proxy: dict[str, Any]) -> Config:
     if proxy["delivery"] == "static":
         return {"static_resources": {"clusters": [*clusters(proxy), *siblings(proxy)], "listeners": listeners(proxy)}}
+    known = [*control_plane(proxy), *siblings(proxy)]
+    return {
+        "dynamic_resources": _from_control_plane() if proxy["delivery"] == "ads" else _from_files(proxy),
+        **present({"static_resources": present({"clusters": known})}),
+    }
+
+
+def _from_files(proxy: dict[str, Any]) -> Config:
     folder = proxy["paths"]["config"]
     return {
-        "dynamic_resources": {
-            "cds_config": watched_file(folder, CLUSTERS_FILE),
-            "lds_config": watched_file(folder, LISTENERS_FILE),
+        "cds_config": watched_file(folder, CLUSTERS_FILE),
+        "lds_config": watched_file(folder, LISTENERS_FILE),
+    }
+
+
+def _from_control_plane() -> Config:
+    """Source: Envoy docs, "xDS API endpoints"."""
+    return {
+        "ads_config": {
+            "api_type": "DELTA_GRPC",
+            "transport_api_version": "V3",
+            "set_node_on_first_message_only": True,
+            "grpc_services": [{"envoy_grpc": {"cluster_name": CONTROL_PLANE_CLUSTER}}],
         },
-        **({"static_resources": {"clusters": siblings(proxy)}} if proxy["siblings"] else {}),
+        "cds_config": aggregated(),
+        "lds_config": aggregated(),
     }
 
 
@@ -118,14 +142,41 @@ def _overload_manager(overload: dict[str, Any]) -> Config:
     }
 
 
-def arguments(proxy: dict[str, Any], node: str) -> list[str]:
-    """Envoy's arguments; ``node`` is the name of the replica.
+# A connection is all it takes: who may not have one is not let in, and who is not ready has no address in DNS.
+_START = """\
+start=bootstrap
+until timeout 1 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>/dev/null; do
+  if ((SECONDS >= $3)); then start=fallback; break; fi
+  sleep 0.2
+done
+exec "$0" --config-path "$4/$start.yaml" "${@:5}"
+"""
 
-    Unknown fields in files are refused as they are in the bootstrap: one typo would otherwise be dropped silently.
+
+def command(proxy: dict[str, Any], node: str, envoy: str = "envoy") -> list[str]:
+    """The command line of a proxy; ``envoy`` is the program.
+
+    With a control plane it starts by a shell, which chooses between bootstrap and fallback: a proxy that starts without
+    a control plane would have no listener until there is one again.
     """
+    sender = proxy["control_plane"]
+    if not sender:
+        return [envoy, *arguments(proxy, node)]
+    host = sender["endpoints"][0]["address"] if sender["endpoints"] else f"{sender['hostname']}."
+    patience = str(math.ceil(seconds(sender["patience"])))
+    asked = [host, str(sender["port"]), patience, proxy["paths"]["config"]]
+    return ["bash", "-c", _START, envoy, *asked, *_settings(proxy, node)]
+
+
+def arguments(proxy: dict[str, Any], node: str) -> list[str]:
+    """Envoy's arguments; ``node`` is the name of the replica."""
+    return ["--config-path", f"{proxy['paths']['config']}/{BOOTSTRAP_FILE}", *_settings(proxy, node)]
+
+
+def _settings(proxy: dict[str, Any], node: str) -> list[str]:
+    """Unknown fields in files are refused as they are in the bootstrap: a typo would otherwise be dropped silently."""
     settings = proxy["envoy"]
     return [
-        *("--config-path", f"{proxy['paths']['config']}/{BOOTSTRAP_FILE}"),
         *("--service-cluster", proxy["workload"]),
         *("--service-node", node),
         *(("--service-zone", proxy["zone"]) if proxy["zone"] else ()),

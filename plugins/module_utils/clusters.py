@@ -13,12 +13,13 @@ from typing import Any
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy import (
     HTTP2,
     Config,
+    aggregated,
     extension,
     socket_address,
     typed,
     watched_file,
 )
-from ansible_collections.sidecar.mesh.plugins.module_utils.names import endpoints_file, secret_file
+from ansible_collections.sidecar.mesh.plugins.module_utils.names import TOKEN_HEADER, endpoints_file, secret_file
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema_fields import HTTP_PROTOCOLS
 from ansible_collections.sidecar.mesh.plugins.module_utils.values import merge_patch, present, seconds
 
@@ -30,18 +31,24 @@ _TCP_USER_TIMEOUT = 18
 
 def clusters(proxy: dict[str, Any]) -> list[Config]:
     """Every cluster of a proxy of the model, in the model's order."""
-    return [cluster(edge, proxy["paths"]["config"]) for edge in _edges(proxy)]
+    return [cluster(edge, proxy) for edge in _edges(proxy)]
 
 
-def cluster(edge: dict[str, Any], config_path: str) -> Config:
-    """Envoy cluster of one edge of the model; ``config_path`` is the folder with the proxy's files."""
+def control_plane(proxy: dict[str, Any]) -> list[Config]:
+    """The cluster of what sends a proxy its configuration, which must be in the bootstrap; none without one."""
+    return [cluster(proxy["control_plane"], proxy)] if proxy["delivery"] == "ads" else []
+
+
+def cluster(edge: dict[str, Any], proxy: dict[str, Any]) -> Config:
+    """One cluster of a proxy, of an edge of the model."""
+    config_path = proxy["paths"]["config"]
     base = {
         "name": edge["name"],
         "connect_timeout": edge["connect_timeout"],
         "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
         **_lb_policy(edge),
-        **_discovery(edge, config_path),
-        **_protocol(edge),
+        **_discovery(edge, proxy),
+        **_protocol(edge, config_path),
         **_health_check(edge),
         **_connection(edge["connection"]),
         **_circuit_breakers(edge["circuit_breakers"]),
@@ -56,7 +63,7 @@ def siblings(proxy: dict[str, Any]) -> list[Config]:
     """The cluster of the proxy's own workload, which must be in the bootstrap; none where zones do not matter."""
     if proxy["siblings"] is None:
         return []
-    return [cluster(_discovered(proxy["siblings"], proxy), proxy["paths"]["config"])]
+    return [cluster(_discovered(proxy["siblings"], proxy), proxy)]
 
 
 def endpoints(proxy: dict[str, Any]) -> dict[str, Config]:
@@ -125,9 +132,10 @@ def _lb_policy(edge: dict[str, Any]) -> Config:
     return {"lb_policy": edge["lb_policy"].upper(), **present({"common_lb_config": common}), **slow}
 
 
-def _discovery(edge: dict[str, Any], config_path: str) -> Config:
+def _discovery(edge: dict[str, Any], proxy: dict[str, Any]) -> Config:
     if edge["discovery"] == "eds":
-        source = watched_file(config_path, endpoints_file(edge["name"]))
+        file = watched_file(proxy["paths"]["config"], endpoints_file(edge["name"]))
+        source = aggregated() if proxy["delivery"] == "ads" else file
         return {"type": "EDS", "eds_cluster_config": {"eds_config": source}}
     if edge["discovery"] == "static":
         return {"type": "STATIC", "load_assignment": load_assignment(edge)}
@@ -160,7 +168,7 @@ def _dns_cluster(edge: dict[str, Any]) -> Config:
     )
 
 
-def _protocol(edge: dict[str, Any]) -> Config:
+def _protocol(edge: dict[str, Any], config_path: str) -> Config:
     """Source: Envoy docs, "HTTP protocol options" and "Outlier detection", HTTP error matcher."""
     if edge["protocol"] not in HTTP_PROTOCOLS:
         return {}
@@ -180,8 +188,27 @@ def _protocol(edge: dict[str, Any]) -> Config:
         explicit_http_config=explicit,
         **present({"common_http_protocol_options": present(common)}),
         **({"outlier_detection": {"error_matcher": _error_matcher(errors)}} if errors else {}),
+        **({"http_filters": _shows_token(edge["token"], config_path)} if edge["token"] else {}),
     )
     return {"typed_extension_protocol_options": {_HTTP_OPTIONS: options}}
+
+
+def _shows_token(token: dict[str, str], config_path: str) -> list[Config]:
+    """Source: Envoy docs, "Credential injector" and "Upstream codec"."""
+    injected = "envoy.extensions.http.injected_credentials.generic.v3.Generic"
+    source = watched_file(config_path, secret_file(token["name"]))
+    credential = extension(
+        "envoy.http.injected_credentials.generic",
+        injected,
+        credential={"name": token["name"], "sds_config": source},
+        header=TOKEN_HEADER,
+    )
+    injector = "envoy.extensions.filters.http.credential_injector.v3.CredentialInjector"
+    codec = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
+    return [
+        extension("envoy.filters.http.credential_injector", injector, overwrite=True, credential=credential),
+        extension("envoy.filters.http.upstream_codec", codec),
+    ]
 
 
 def _error_matcher(errors: list[int]) -> Config:

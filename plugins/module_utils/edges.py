@@ -4,7 +4,7 @@
 """Edges: the clusters through which one proxy calls others, with every setting decided.
 
 An edge is plain data and all the builder of clusters needs: ``name``, ``protocol``, ``hostname``, ``port``,
-``endpoints``, ``dns``, ``outside`` (of the mesh), ``tls``, ``envoy_patch``, and the keys of the schema's EDGE.
+``endpoints``, ``dns``, ``outside`` (of the mesh), ``tls``, ``token`` (shown to the callee: name, folder), ``envoy_patch``, and the keys of the schema's EDGE.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import names, services
 from ansible_collections.sidecar.mesh.plugins.module_utils.check import check
-from ansible_collections.sidecar.mesh.plugins.module_utils.local import DNS_PORT, dns_address
+from ansible_collections.sidecar.mesh.plugins.module_utils.local import (
+    DNS_PORT,
+    control_plane_address,
+    dns_address,
+)
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema_edge import EDGE, SLOW_STARTING_POLICIES
 
 Item = dict[str, Any]
@@ -27,7 +31,11 @@ IDEMPOTENT_OUTLIERS: Item = check(True, EDGE["outlier_detection"], "", [])
 RETRY_BUDGET: Item = {"percent": 50, "min_concurrency": 100}
 NO_LIMITS: Item = check({}, EDGE["circuit_breakers"], "", [])
 
-_PLAIN: Item = {**dict.fromkeys((*EDGE, "hostname", "tls", "dns")), "outside": False}
+CONTROL_PLANE_FOLDER = "/var/run/sidecar-mesh"
+"""Where a pod has the authority of the control plane, and the token by which it proves who it is."""
+CONTROL_PLANE_CA = f"{CONTROL_PLANE_FOLDER}/ca.crt"
+
+_PLAIN: Item = {**dict.fromkeys((*EDGE, "hostname", "tls", "token", "dns")), "outside": False}
 _IP = re.compile(r"[0-9.]+")
 
 
@@ -53,6 +61,7 @@ def edge(callee: Item, settings: Item | None, world: Item, *, idempotent: bool =
         # The mesh's own servers know only the mesh's names.
         "dns": mesh["dns"] if callee["host"] else world["dns"],
         "tls": _tls(callee, mesh),
+        "token": None,
         "outside": bool(callee["host"]),
         "envoy_patch": patch(settings, "cluster"),
     }
@@ -93,6 +102,33 @@ def collector(mesh: Item) -> Item | None:
         "endpoints": [{"address": host, "port": port, "zone": None}],
         "dns": mesh["dns"],
         "outside": True,
+        "envoy_patch": {},
+    }
+
+
+def control_plane(mesh: Item) -> Item | None:
+    """The edge to what sends a proxy its configuration, if the mesh has it."""
+    if mesh["config_delivery"] != "ads":
+        return None
+    here, port = mesh["engine"] == "local", mesh["control_plane"]["port"]
+    hostname = names.dns_name(names.control_plane(mesh["name"]), mesh["namespace"], mesh["domain"])
+    # Beyond loopback it proves who it is, and its clients do.
+    tls = {"server_name": hostname, "ca_file": CONTROL_PLANE_CA, "client_certificate": None, "alpn": ["h2"]}
+    return {
+        **_PLAIN,
+        "name": names.CONTROL_PLANE_CLUSTER,
+        "protocol": "grpc",
+        "discovery": "static" if here else "dns",
+        "lb_policy": "round_robin",
+        "connect_timeout": CONNECT_TIMEOUT,
+        "hostname": hostname,
+        "port": port,
+        "endpoints": [{"address": control_plane_address(mesh["name"]), "port": port, "zone": None}] if here else [],
+        "dns": mesh["dns"],
+        "tls": None if here else tls,
+        "token": None if here else {"name": names.CONTROL_PLANE_TOKEN, "folder": CONTROL_PLANE_FOLDER},
+        "patience": mesh["control_plane"]["patience"],
+        "outside": False,
         "envoy_patch": {},
     }
 

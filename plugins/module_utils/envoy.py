@@ -43,3 +43,11 @@ def watched_file(folder: str, file: str) -> Config:
         "path_config_source": {"path": f"{folder}/{file}", "watched_directory": {"path": folder}},
         "resource_api_version": "V3",
     }
+
+
+def aggregated() -> Config:
+    """Config source of what a control plane sends over the one stream it has with a proxy.
+
+    Source: Envoy docs, "xDS REST and gRPC protocol", aggregated discovery service.
+    """
+    return {"ads": {}, "resource_api_version": "V3"}

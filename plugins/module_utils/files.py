@@ -11,6 +11,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml, na
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import (
     BOOTSTRAP_FILE,
     CLUSTERS_FILE,
+    FALLBACK_FILE,
     LISTENERS_FILE,
     bootstrap,
 )
@@ -36,7 +37,11 @@ def proxy_files(proxy: dict[str, Any]) -> Files:
         BOOTSTRAP_FILE: envoy_yaml.dump(bootstrap(proxy)),
         **{names.secret_file(name): discovery_file(CERTIFICATE, [item]) for name, item in secrets(proxy).items()},
     }
-    return start if proxy["delivery"] == "static" else {**start, **_dynamic_files(proxy)}
+    if proxy["delivery"] == "static":
+        return start
+    by_files = {**proxy, "delivery": "files"}
+    fallback = {FALLBACK_FILE: envoy_yaml.dump(bootstrap(by_files))} if proxy["delivery"] == "ads" else {}
+    return {**start, **fallback, **_dynamic_files(by_files)}
 
 
 def _dynamic_files(proxy: dict[str, Any]) -> dict[str, str]:

@@ -114,18 +114,23 @@ def _connection_limit(item: dict[str, Any]) -> list[Config]:
 
 
 def secrets(proxy: dict[str, Any]) -> dict[str, Config]:
-    """Certificates a proxy serves or shows, by name. Source: Envoy docs, "Secret discovery service (SDS)"."""
+    """What a proxy reads again when its file changes, by name: certificates that it serves or shows, and the token by
+    which its control plane knows it. Source: Envoy docs, "Secret discovery service (SDS)"."""
+    token = (proxy["control_plane"] or {}).get("token")
     return {
-        name: {
-            "name": name,
-            "tls_certificate": {
-                "certificate_chain": {"filename": f"{folder}/tls.crt"},
-                "private_key": {"filename": f"{folder}/tls.key"},
-                "watched_directory": {"path": folder},
-            },
-        }
-        for name, folder in proxy["paths"]["certificates"].items()
+        **({token["name"]: _token(token)} if token else {}),
+        **{name: _certificate(name, folder) for name, folder in proxy["paths"]["certificates"].items()},
     }
+
+
+def _certificate(name: str, folder: str) -> Config:
+    pair = {"certificate_chain": {"filename": f"{folder}/tls.crt"}, "private_key": {"filename": f"{folder}/tls.key"}}
+    return {"name": name, "tls_certificate": {**pair, "watched_directory": {"path": folder}}}
+
+
+def _token(token: dict[str, str]) -> Config:
+    content = {"filename": f"{token['folder']}/token", "watched_directory": {"path": token["folder"]}}
+    return {"name": token["name"], "generic_secret": {"secret": content}}
 
 
 def _http(item: dict[str, Any], proxy: dict[str, Any]) -> Config:

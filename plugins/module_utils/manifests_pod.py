@@ -12,7 +12,8 @@ import math
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import names
-from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments
+from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import command
+from ansible_collections.sidecar.mesh.plugins.module_utils.edges import CONTROL_PLANE_FOLDER
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash
 from ansible_collections.sidecar.mesh.plugins.module_utils.local import LOCALHOST, PRIVILEGED
 from ansible_collections.sidecar.mesh.plugins.module_utils.manifests_drain import (
@@ -31,6 +32,8 @@ Item = dict[str, Any]
 ENVOY_USER = 101
 """Of the official image."""
 _CONFIG_VOLUME = f"{names.OWN_VOLUMES}config"
+_IDENTITY_VOLUME = f"{names.OWN_VOLUMES}identity"
+_TOKEN_SECONDS = 3600
 _TMP_VOLUME = f"{names.OWN_VOLUMES}tmp"
 _TMP = "/tmp"  # noqa: S108 - the container's own
 _LONGEST_NAME = 63
@@ -105,7 +108,7 @@ def _common(workload: Item, proxy: Item | None, config_map: str, mesh: Item, vol
     pod = workload["pod"]
     pull_secrets = dict.fromkeys([*mesh["image_pull_secrets"], *pod["image_pull_secrets"]])
     spread = _spread(workload) if pod["topology_spread"] is None else pod["topology_spread"]
-    ours = _envoy_volumes(proxy, config_map) if proxy else []
+    ours = _envoy_volumes(proxy, config_map, mesh) if proxy else []
     return {
         "serviceAccountName": pod["service_account"] or workload["name"],
         "automountServiceAccountToken": pod["mount_token"],
@@ -158,8 +161,8 @@ def _envoy(proxy: Item, mesh: Item, wait: int, *, on_host: bool = False) -> Item
             "name": names.ENVOY_CONTAINER,
             "image": image,
             # Not the image's own command, a script that takes root for granted.
-            "command": ["envoy"],
-            "args": arguments(proxy, "$(POD_NAME)"),
+            "command": command(proxy, "$(POD_NAME)")[:1],
+            "args": command(proxy, "$(POD_NAME)")[1:],
             "env": [_POD_NAME],
             "ports": _container_ports(proxy, on_host=on_host),
             "resources": envoy["resources"],
@@ -194,11 +197,20 @@ def _secret_volume(secret: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{names.OWN_VOLUMES}tls-{content_hash(secret)}"
 
 
-def _envoy_volumes(proxy: Item, config_map: str) -> list[Item]:
+def _envoy_volumes(proxy: Item, config_map: str, mesh: Item) -> list[Item]:
     secrets = [
         {"name": _secret_volume(name), "secret": {"secretName": name}} for name in proxy["paths"]["certificates"]
     ]
-    return [{"name": _CONFIG_VOLUME, "configMap": {"name": config_map}}, *secrets]
+    known = [{"name": _IDENTITY_VOLUME, "projected": _identity(mesh)}] if proxy["control_plane"] else []
+    return [{"name": _CONFIG_VOLUME, "configMap": {"name": config_map}}, *known, *secrets]
+
+
+def _identity(mesh: Item) -> Item:
+    """By what a proxy and its control plane know each other. Source: Kubernetes docs, "Projected Volumes"."""
+    name = names.control_plane(mesh["name"])
+    token = {"audience": name, "expirationSeconds": _TOKEN_SECONDS, "path": "token"}
+    authority = {"name": name, "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    return {"sources": [{"serviceAccountToken": token}, {"configMap": authority}]}
 
 
 def _envoy_mounts(proxy: Item) -> list[Item]:
@@ -207,7 +219,12 @@ def _envoy_mounts(proxy: Item) -> list[Item]:
         {"name": _secret_volume(name), "mountPath": folder, "readOnly": True}
         for name, folder in proxy["paths"]["certificates"].items()
     ]
-    return [{"name": _CONFIG_VOLUME, "mountPath": proxy["paths"]["config"], "readOnly": True}, *secrets]
+    known = [{"name": _IDENTITY_VOLUME, "mountPath": CONTROL_PLANE_FOLDER, "readOnly": True}]
+    return [
+        {"name": _CONFIG_VOLUME, "mountPath": proxy["paths"]["config"], "readOnly": True},
+        *(known if proxy["control_plane"] else []),
+        *secrets,
+    ]
 
 
 # The application

@@ -9,6 +9,10 @@ from __future__ import annotations
 APPLICATION_CLUSTER = "local_app"
 ADMIN_CLUSTER = "envoy_admin"
 COLLECTOR_CLUSTER = "otel_collector"
+CONTROL_PLANE_CLUSTER = "control_plane"
+TOKEN_HEADER = "x-mesh-token"  # noqa: S105
+"""In which a proxy shows its token, without the word that an authorization header would have before it."""
+CONTROL_PLANE_TOKEN = "control_plane_token"  # noqa: S105 - the name of a secret
 # Those that a proxy does not share with others of its workload, and does not choose.
 OWN_CLUSTERS = (APPLICATION_CLUSTER, ADMIN_CLUSTER)
 
@@ -70,6 +74,7 @@ CONTAINERS = (APPLICATION_CONTAINER, ENVOY_CONTAINER)
 OWN_VOLUMES = "mesh-"
 """How names of volumes begin that are not the user's."""
 SIDECAR, FRONT_PROXY, NETWORK_POLICY, CERTIFICATE = "sidecar", "front-proxy", "network-policy", "certificate"
+CONTROL_PLANE = "control-plane"
 """Values of the label app.kubernetes.io/component."""
 MANAGER = "sidecar.mesh"
 HASH_LENGTH = 8
@@ -94,6 +99,11 @@ def labels(mesh: str, workload: str, component: str) -> dict[str, str]:
 
 def is_own_label(key: str) -> bool:
     return key == "app" or key.startswith(_RECOMMENDED)
+
+
+def control_plane(mesh: str) -> str:
+    """Its Deployment, Service and ServiceAccount, and its program on the local engine."""
+    return f"{mesh}-{CONTROL_PLANE}"
 
 
 def port_name(kind: str, port: int) -> str:

@@ -11,6 +11,7 @@ A proxy is plain data and all a builder needs:
 * ``clusters``: see edges; ``siblings``: the cluster of its own workload, where zones matter
 * ``listeners``: see ports
 * ``secrets``: names of the certificates it serves or shows
+* ``control_plane``: the edge to what sends it its configuration, where that is (delivery ads)
 """
 
 from __future__ import annotations
@@ -128,6 +129,7 @@ def _proxy(
         "siblings": edges.siblings(workload, port, world) if any(edge["zone_aware"] for edge in called) else None,
         "listeners": [*listeners, *ports.metrics(envoy, place)],
         "secrets": secrets,
+        "control_plane": edges.control_plane(world["mesh"]),
         "bootstrap_patch": edges.patch(workload, "bootstrap"),
     }
 

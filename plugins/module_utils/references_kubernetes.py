@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import names, services
 from ansible_collections.sidecar.mesh.plugins.module_utils.check import plain_repr, words
+from ansible_collections.sidecar.mesh.plugins.module_utils.manifests_drain import has_shell
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema_pod import PROBE_KINDS
 from ansible_collections.sidecar.mesh.plugins.module_utils.values import seconds
 
@@ -34,6 +35,7 @@ def service(path: str, item: Item, mesh: Item, deployed: bool) -> Iterator[str]:
         yield from _names(path, item, mesh)
         if services.has_sidecar(item):
             yield from _metrics(f"{path}.sidecar.metrics", item["sidecar"], mesh)
+            yield from _shell(f"{path}.sidecar.image", item["sidecar"], mesh)
 
 
 def front_proxy(path: str, item: Item, mesh: Item, deployed: bool) -> Iterator[str]:
@@ -43,6 +45,7 @@ def front_proxy(path: str, item: Item, mesh: Item, deployed: bool) -> Iterator[s
     if deployed:
         yield from _names(path, item, mesh)
         yield from _metrics(f"{path}.metrics", item, mesh)
+        yield from _shell(f"{path}.image", item, mesh)
 
 
 def policies(mesh: Item) -> Iterator[str]:
@@ -59,14 +62,27 @@ def _names(path: str, item: Item, mesh: Item) -> Iterator[str]:
         )
     if (item["name"], mesh["namespace"]) == _TAKEN_SERVICE:
         yield f"{path}.name: {item['name']!r} is a Service of Kubernetes' own in namespace default; give another name"
+    if mesh["config_delivery"] == "ads" and item["name"] == names.control_plane(mesh["name"]):
+        yield f"{path}.name: {item['name']!r} is the mesh's control plane; give another name"
 
 
 def _metrics(path: str, envoy: Item, mesh: Item) -> Iterator[str]:
     """Publishing waits for what this listener tells."""
-    if not envoy["metrics"] and mesh["config_delivery"] == "files":
+    delivery = mesh["config_delivery"]
+    if not envoy["metrics"] and delivery != "static":
         yield (
-            f"{path}: false is not allowed with mesh_config_delivery files, which reads there what Envoy has accepted; "
-            "remove it, or set mesh_config_delivery: static"
+            f"{path}: false is not allowed with mesh_config_delivery {delivery}, which reads there what Envoy has "
+            "accepted; remove it, or set mesh_config_delivery: static"
+        )
+
+
+def _shell(path: str, envoy: Item, mesh: Item) -> Iterator[str]:
+    """By it a proxy starts that may have to do without its control plane."""
+    image = envoy["image"] or mesh["envoy_image"]
+    if mesh["config_delivery"] == "ads" and not has_shell(image):
+        yield (
+            f"{path if envoy['image'] else 'mesh_envoy_image'}: {image!r} has no shell, by which Envoy starts from files "
+            "when the control plane of mesh_config_delivery ads is away; give one that is not distroless"
         )
 
 

@@ -536,6 +536,34 @@ STATS: Field = {
     },
 }
 
+CONTROL_PLANE: Field = {
+    "type": "dict",
+    "default": {},
+    "description": "What sends Envoys their configuration with O(config_delivery=ads).",
+    "fields": {
+        "replicas": {**COUNT, "default": 2, "description": "Replicas on engine V(kubernetes); they share nothing."},
+        "port": {**PORT, "default": 18000, "description": "Port for Envoys."},
+        "status_port": {
+            **PORT,
+            "default": 18001,
+            "description": "Port for probes, metrics and the state of the Envoys.",
+        },
+        "image": {
+            "type": "str",
+            "default": "",
+            "description": "Its image on engine V(kubernetes); by default one that role C(images) builds.",
+        },
+        "patience": {
+            "type": "duration",
+            "default": "2s",
+            "description": (
+                "How long an Envoy that starts asks for the control plane before it starts from the files of its "
+                "ConfigMap instead."
+            ),
+        },
+    },
+}
+
 MESH: Fields = {
     "name": {"type": "str", "pattern": "dns_label", "default": "mesh", "description": "Name of the mesh."},
     "engine": {
@@ -561,13 +589,15 @@ MESH: Fields = {
     },
     "config_delivery": {
         "type": "str",
-        "choices": ("files", "static"),
+        "choices": ("files", "static", "ads"),
         "default": "files",
         "description": (
             "V(files): Envoy watches files of listeners, clusters, routes and endpoints. V(static): all is in the "
-            "bootstrap, and a change restarts Envoy."
+            "bootstrap, and a change restarts Envoy. V(ads): a control plane sends it, and endpoints as soon as they "
+            "change."
         ),
     },
+    "control_plane": CONTROL_PLANE,
     "dns": DNS,
     "tracing": TRACING,
     "stats": STATS,

@@ -145,7 +145,9 @@ def _managers(config: Config) -> Iterator[str]:
 
 def _routes(config: Config) -> Iterator[str]:
     known = {cluster["name"] for cluster in config.clusters}
+    sender = config.bootstrap.get("dynamic_resources", {}).get("ads_config", {}).get("grpc_services", [])
     used = {*called(config.listeners), *called(list(config.routes.values()))}
+    used |= {each["envoy_grpc"]["cluster_name"] for each in sender}
     own = {"local_app", config.bootstrap.get("cluster_manager", {}).get("local_cluster_name")}
     read = set()
     for listener, manager, routes in config.managers():
@@ -184,10 +186,10 @@ def _clusters(config: Config) -> Iterator[str]:
 
 def _secrets(config: Config) -> Iterator[str]:
     for name, secret in config.secrets.items():
-        certificate = secret["tls_certificate"]
-        if "watched_directory" not in certificate:
-            yield f"{name}: a new certificate would not be seen"
-        if set(certificate["private_key"]) != {"filename"}:
+        certificate = secret.get("tls_certificate")
+        if "watched_directory" not in (certificate or secret["generic_secret"]["secret"]):
+            yield f"{name}: a new one would not be seen"
+        if set(certificate["private_key"] if certificate else ["filename"]) != {"filename"}:
             yield f"{name}: a private key outside of its file"
 
 

@@ -225,7 +225,7 @@ mesh_front_proxies:
         ("f-1", "lds.yaml", "cluster: t\n", "cluster: envoy_admin\n", "front_8002: leads to the admin interface"),
         ("f-1", "lds.yaml", "- s.default\n", "- t.default\n", "front_8002: server name t.default: 2 times"),
         ("a-1", "cds.yaml", "match_typed_subject_alt_names", "match", "o: believes any certificate"),
-        ("f-1", "sds.certs.yaml", "watched_directory", "watched", "certs: a new certificate would not be seen"),
+        ("f-1", "sds.certs.yaml", "watched_directory", "watched", "certs: a new one would not be seen"),
     ],
 )
 def test_each_rule_can_be_broken(proxy: str, file: str, old: str, new: str, rule: str) -> None:

@@ -31,6 +31,7 @@ EDGE: dict[str, Any] = {
     "slow_start": None,
     "zone_aware": None,
     "tls": None,
+    "token": None,
     "outside": False,
     "hostname": "b.default.svc.cluster.local",
     "port": 8786,
@@ -53,7 +54,7 @@ HEALTH = {
 def built(**changes: Any) -> dict[str, Any]:
     edge = {**copy.deepcopy(EDGE), **changes}
     before = copy.deepcopy(edge)
-    result = cluster(edge, "/etc/envoy")
+    result = cluster(edge, {"paths": {"config": "/etc/envoy"}, "delivery": "files"})
     assert edge == before
     return result
 

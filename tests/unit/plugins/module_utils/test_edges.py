@@ -22,7 +22,7 @@ OWN = {"endpoints": [{"address": "127.0.0.1", "port": 8081, "zone": None}], "out
 UNSET: dict[str, Any] = dict.fromkeys(
     (
         *("hash_on", "health_check", "connection", "circuit_breakers", "outlier_detection", "panic_threshold"),
-        *("slow_start", "zone_aware", "tls"),
+        *("slow_start", "zone_aware", "tls", "token"),
     )
 )
 

@@ -13,6 +13,7 @@ EXTENSIONS = "type.googleapis.com/envoy.extensions"
 PROXY: dict[str, Any] = {
     "delivery": "files",
     "paths": {"config": "/etc/envoy", "certificates": {"certs": "/etc/ssl/envoy"}},
+    "control_plane": None,
     "workload": "shop",
     "tracing": None,
 }

@@ -68,6 +68,7 @@ def test_name_and_port_are_a_complete_service() -> None:
         "namespace": "default",
         "domain": "cluster.local",
         "config_delivery": "files",
+        "control_plane": {"replicas": 2, "port": 18000, "status_port": 18001, "image": "", "patience": "2s"},
         "dns": {
             "refresh_rate": "5s",
             "jitter": "1s",
@@ -194,7 +195,7 @@ def test_what_is_no_list_is_the_only_mistake(services: Any, fronts: Any, line: s
             ],
         ),
         ({"engine": "docker"}, ["mesh_engine: 'docker' is not allowed; give kubernetes or local"]),
-        ({"config_delivery": "ads"}, ["mesh_config_delivery: 'ads' is not allowed; give files or static"]),
+        ({"config_delivery": "rest"}, ["mesh_config_delivery: 'rest' is not allowed; give files, static or ads"]),
         (
             {"dns": {"refresh": 1}},
             [

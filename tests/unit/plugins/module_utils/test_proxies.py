@@ -56,6 +56,7 @@ def test_a_sidecar_by_default() -> None:
         "tracing": None,
         "siblings": None,
         "secrets": [],
+        "control_plane": None,
         "bootstrap_patch": {},
     }
 
