@@ -53,7 +53,8 @@ def status(store: Store, service: DiscoveryService, problem: str | None) -> dict
     * ``configuration``: ``version``, ``proxies`` (how many), ``error`` (of the newest one if it is not served)
     * ``connected``: one entry a stream: ``node``, ``proxy``, ``workload``, ``protocol``, ``since``, ``synced`` (has all
       that it is meant to have), ``types``: by kind ``sent`` and ``acknowledged`` (versions), ``refused`` (names of
-      resources that it does not take) and ``nack`` (the last one: ``resources``, ``message``, ``version``, ``when``)
+      resources that it is meant to have and does not take) and ``nack`` (the last one: ``resources``, ``message``,
+      ``version``, ``when``)
     """
     connected = sorted(service.connections, key=lambda each: (each.proxy, each.node_id, each.since))
     return {
@@ -63,7 +64,6 @@ def status(store: Store, service: DiscoveryService, problem: str | None) -> dict
 
 
 def _connection(each: Connection) -> dict[str, Any]:
-    subscriptions = each.stream.subscriptions
     return {
         "node": each.node_id,
         "proxy": each.proxy,
@@ -75,7 +75,7 @@ def _connection(each: Connection) -> dict[str, Any]:
             kind: {
                 "sent": item.sent,
                 "acknowledged": item.acknowledged,
-                "refused": sorted(subscriptions[kind].refused),
+                "refused": each.stream.kept_back(kind),
                 "nack": item.nack,
             }
             for kind, item in sorted(each.types.items())

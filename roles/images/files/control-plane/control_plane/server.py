@@ -105,9 +105,9 @@ class DiscoveryService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type
         """Incremental."""
         await self._serve("delta", requests, context)
 
-    def connected(self) -> Counter[str]:
+    def connected(self) -> dict[str, int]:
         """How many streams there are of each protocol."""
-        return Counter({"delta": 0, "sotw": 0}) + Counter(each.protocol for each in self.connections)
+        return {"delta": 0, "sotw": 0, **Counter(each.protocol for each in self.connections)}
 
     async def _serve(self, protocol: Protocol, requests: AsyncIterator[Any], context: Any) -> None:
         try:

@@ -151,12 +151,16 @@ class Stream:
     @property
     def is_stopped(self) -> bool:
         """Whether the client refused something that it is to have now: the steps after it do not come."""
-        return any(subscription.refuses_any(self.wanted[kind]) for kind, subscription in self.subscriptions.items())
+        return any(map(self.kept_back, self.subscriptions))
 
     @property
     def is_done(self) -> bool:
         """Whether the client has all that it is meant to have."""
         return self.step == LAST and self.is_settled and not self.is_stopped
+
+    def kept_back(self, kind: str) -> list[str]:
+        """Names of the resources that the client refused, and is meant to have."""
+        return self.subscriptions[kind].kept_back(self.wanted[kind])
 
     def has_passed(self, step: int) -> bool:
         """Whether nobody has to wait for this client before the next step begins."""
@@ -287,11 +291,15 @@ class Stream:
         return Response(kind, version, make(kind, nonce, version, content), names, removed)
 
     def _ask_for_endpoints(self, clusters: Subscription) -> None:
-        """A cluster that changed waits for its endpoints, even where they are the same, and may not ask for them."""
+        """A cluster that changed waits for its endpoints, even where they are the same.
+
+        An Envoy that has them already does not ask in the incremental protocol, and acknowledges the cluster only after
+        its initial_fetch_timeout of 15 s.
+        """
         endpoints, sent = self.subscriptions.get(ENDPOINTS), clusters.sent
         if endpoints and sent:
             needed = {name for fresh in sent.fresh for name in sent.content.resources[fresh].needs}
-            endpoints.asked |= needed & endpoints.names & self.wanted[ENDPOINTS].keys()
+            endpoints.asked |= needed & endpoints.names
 
 
 def _delta_response(kind: str, nonce: str, version: str, content: Content) -> Any:

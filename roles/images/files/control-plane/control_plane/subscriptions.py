@@ -154,11 +154,12 @@ class Subscription:
             return wanted
         return {name: wanted[name] for name in self.names if name in wanted}
 
-    def refuses_any(self, wanted: Resources) -> bool:
-        """Whether the client has something else than it is meant to have, because it refused that."""
-        return any(
-            name in wanted and wanted[name].version == version and self._version(name) != version
+    def kept_back(self, wanted: Resources) -> list[str]:
+        """Names of what the client has otherwise than it is meant to, because it refused that."""
+        return sorted(
+            name
             for name, version in self.refused.items()
+            if name in wanted and wanted[name].version == version and self._version(name) != version
         )
 
     def _best(self, item: Resource) -> Resource | None:
