@@ -2,7 +2,6 @@
 """The aggregated discovery service over gRPC: who may open a stream, and what goes in and out of it."""
 
 import asyncio
-import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,6 +17,7 @@ from control_plane.store import Store
 from control_plane.streams import Acknowledged, Fact, Ignored, Protocol, Refused, RequestError, Response, Stream
 
 FIRST_REQUEST_SECONDS = 10.0
+LAST_WRITE_SECONDS = 0.5
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 MAX_NODE_ID = 256
 OPTIONS: list[tuple[str, Any]] = [
@@ -78,6 +78,7 @@ class Connection:
     since: str = field(default_factory=timestamp)
     changed_at: float | None = None
     types: dict[str, TypeStatus] = field(default_factory=dict)
+    is_open: bool = True
     awake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def wake(self) -> None:
@@ -159,10 +160,11 @@ class DiscoveryService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type
             self.connections.discard(connection)
             self._store.leave(connection.proxy, connection)
             log("disconnected", **connection.named())
+            connection.is_open = False
+            connection.wake()
+            # A status that overtakes a write is never sent. Whoever does not read gets none.
+            await asyncio.wait([writer], timeout=LAST_WRITE_SECONDS)
             writer.cancel()
-            # One write at a time: a status may only follow when the last one is over.
-            with contextlib.suppress(asyncio.CancelledError):
-                await writer
 
     def _received(self, connection: Connection, request: Any) -> None:
         if request.node.id not in ("", connection.node_id):
@@ -177,9 +179,10 @@ class DiscoveryService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type
 
     async def _write(self, connection: Connection, context: Any) -> None:
         # A client that does not read holds up this task only, and what it is sent next is what is wanted by then.
-        while await connection.awake.wait():
+        while connection.is_open:
+            await connection.awake.wait()
             connection.awake.clear()
-            while response := connection.stream.next_response():
+            while connection.is_open and (response := connection.stream.next_response()):
                 self._pushed(connection, response)
                 try:
                     await context.write(response.message)
