@@ -143,7 +143,7 @@ async def identify_loopback(context: Any) -> Identity | None:
     """Whoever is on this machine may ask for every proxy."""
     kind, _rest, address = context.peer().partition(":")
     host = address.rpartition(":")[0].removeprefix("%5B").removesuffix("%5D")
-    return Identity(None) if kind in ("ipv4", "ipv6") and _is_loopback(host) else None
+    return Identity() if kind in ("ipv4", "ipv6") and _is_loopback(host) else None
 
 
 def _bind(server: Any, options: argparse.Namespace) -> None:

@@ -37,14 +37,22 @@ OPTIONS: list[tuple[str, Any]] = [
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a peer is proven to be."""
+    """Who a peer is proven to be, as far as that is known: whoever is nobody in particular may ask for everything."""
 
-    workload: str | None
-    """None for somebody who may ask for every proxy's configuration."""
+    workload: str | None = None
+    """Of the proxy it may ask for."""
+    node: str | None = None
+    """Its node.id."""
+    proxy: str | None = None
+    """The configuration that it gets, whatever its node is."""
+
+
+class UnknownPeerError(Exception):
+    """It is not proven who a peer is; the text is for whoever runs it."""
 
 
 Identify = Callable[[Any], Awaitable[Identity | None]]
-"""Tells from a grpc.aio.ServicerContext who the peer is; None where that cannot be told."""
+"""Tells from a grpc.aio.ServicerContext who the peer is. None, or UnknownPeerError, where that cannot be told."""
 
 
 class RefusalError(Exception):
@@ -123,25 +131,39 @@ class DiscoveryService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type
     # who may
 
     async def _admitted(self, protocol: Protocol, request: Any, context: Any) -> Connection:
-        identity = await self._identify(context)
-        if identity is None:
-            text = "the peer does not prove which workload it is"
-            raise RefusalError(grpc.StatusCode.UNAUTHENTICATED, "unauthenticated", text)
+        identity = await self._identified(context)
         node = request.node
         if not node.id or len(node.id) > MAX_NODE_ID:
             text = f"the first request must have a node.id of 1 to {MAX_NODE_ID} characters"
             raise RefusalError(grpc.StatusCode.INVALID_ARGUMENT, "no_node", text)
+        if identity.node not in (None, node.id):
+            text = f"the peer is node {identity.node!r}, and node.id is {node.id!r}"
+            raise RefusalError(grpc.StatusCode.PERMISSION_DENIED, "foreign_node", text)
         if not self._store.is_loaded:
             raise RefusalError(grpc.StatusCode.UNAVAILABLE, "not_loaded", "no configuration is loaded yet")
-        name = self._store.find(node.id, node.cluster)
-        if name is None:
-            text = f"no proxy has node.id {node.id!r} or node.cluster {node.cluster[:MAX_NODE_ID]!r}"
-            raise RefusalError(grpc.StatusCode.NOT_FOUND, "unknown_node", text)
-        proxy = self._store.proxies[name]
+        name = identity.proxy or self._store.find(node.id, node.cluster)
+        proxy = self._store.proxies.get(name or "")
+        if name is None or proxy is None:
+            asked = (
+                f"its configuration {name!r}"
+                if name
+                else f"node.id {node.id!r} or node.cluster {node.cluster[:MAX_NODE_ID]!r}"
+            )
+            raise RefusalError(grpc.StatusCode.NOT_FOUND, "unknown_node", f"no proxy is known for {asked}")
         if identity.workload not in (None, proxy.workload):
             text = f"the peer is workload {identity.workload!r}, and {node.id!r} is a proxy of another one"
             raise RefusalError(grpc.StatusCode.PERMISSION_DENIED, "foreign_node", text)
         return Connection(node.id, name, proxy.workload, protocol, Stream(protocol, proxy.snapshot))
+
+    async def _identified(self, context: Any) -> Identity:
+        try:
+            identity = await self._identify(context)
+        except UnknownPeerError as exc:
+            raise RefusalError(grpc.StatusCode.UNAUTHENTICATED, "unauthenticated", str(exc)) from exc
+        if identity is None:
+            text = "the peer does not prove which workload it is"
+            raise RefusalError(grpc.StatusCode.UNAUTHENTICATED, "unauthenticated", text)
+        return identity
 
     # in and out
 

@@ -22,7 +22,7 @@ from mesh import ADDRESS, Server, cluster, free_port, resources, wait_until
 
 from control_plane.encode import TYPE_URLS
 from control_plane.metrics import Metrics
-from control_plane.server import DiscoveryService, Identity, make_server
+from control_plane.server import DiscoveryService, Identity, UnknownPeerError, make_server
 from control_plane.store import Store
 
 CLUSTERS = TYPE_URLS["clusters"]
@@ -101,7 +101,7 @@ def test_a_stream_without_node_is_refused(server: Server) -> None:
 def test_a_node_that_is_no_proxy_is_refused(server: Server, node: str) -> None:
     code, text = Wire(server).send(node).status()
     assert code == grpc.StatusCode.NOT_FOUND
-    assert "no proxy has node.id" in text
+    assert "no proxy is known for node.id" in text
     assert_served(server)
 
 
@@ -320,6 +320,8 @@ def in_process(identity: Identity | None, node: str) -> tuple[grpc.StatusCode, s
 
     async def run() -> tuple[grpc.StatusCode, str]:
         async def identify(_context: Any) -> Identity | None:
+            if identity == Identity(node="forged"):
+                raise UnknownPeerError("a forged token")
             return identity
 
         loop = asyncio.get_running_loop()
@@ -345,13 +347,26 @@ def in_process(identity: Identity | None, node: str) -> tuple[grpc.StatusCode, s
 
 
 def test_a_proxy_gets_its_own_configuration_only() -> None:
-    assert in_process(Identity("a"), "a")[0] == grpc.StatusCode.OK
-    assert in_process(Identity(None), "z")[0] == grpc.StatusCode.OK
-    assert in_process(Identity("a"), "z") == (
+    assert in_process(Identity(workload="a"), "a")[0] == grpc.StatusCode.OK
+    assert in_process(Identity(), "z")[0] == grpc.StatusCode.OK
+    assert in_process(Identity(workload="a"), "z") == (
         grpc.StatusCode.PERMISSION_DENIED,
         "the peer is workload 'a', and 'z' is a proxy of another one",
     )
+    assert in_process(Identity(node="a"), "z") == (
+        grpc.StatusCode.PERMISSION_DENIED,
+        "the peer is node 'a', and node.id is 'z'",
+    )
+    assert in_process(Identity(node="pod", proxy="a"), "pod")[0] == grpc.StatusCode.OK
+    assert in_process(Identity(node="a", proxy="x"), "a") == (
+        grpc.StatusCode.NOT_FOUND,
+        "no proxy is known for its configuration 'x'",
+    )
+
+
+def test_a_peer_that_does_not_prove_who_it_is_is_refused() -> None:
     assert in_process(None, "a")[0] == grpc.StatusCode.UNAUTHENTICATED
+    assert in_process(Identity(node="forged"), "a") == (grpc.StatusCode.UNAUTHENTICATED, "a forged token")
 
 
 # TLS
