@@ -31,7 +31,7 @@ Item = dict[str, Any]
 
 ENVOY_USER = 101
 """Of the official image."""
-_CONFIG_VOLUME = f"{names.OWN_VOLUMES}config"
+CONFIG_VOLUME = f"{names.OWN_VOLUMES}config"
 _IDENTITY_VOLUME = f"{names.OWN_VOLUMES}identity"
 _TOKEN_SECONDS = 3600
 _TMP_VOLUME = f"{names.OWN_VOLUMES}tmp"
@@ -39,7 +39,7 @@ _TMP = "/tmp"  # noqa: S108 - the container's own
 _LONGEST_NAME = 63
 
 # What the restricted Pod Security Standard asks of every container.
-_RESTRICTED: Item = {
+RESTRICTED: Item = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
     "runAsNonRoot": True,
@@ -59,7 +59,7 @@ def service_pod(service: Item, proxy: Item | None, image: str, config_map: str, 
         # Restarted by itself and stopped after the application, which starts when this is ready.
         sidecars = [merge_patch({**_envoy(proxy, mesh, wait), "restartPolicy": "Always"}, patches.get("envoy") or {})]
     prepared = [
-        {**item, "securityContext": merge_patch(_RESTRICTED, item.get("securityContext") or {})}
+        {**item, "securityContext": merge_patch(RESTRICTED, item.get("securityContext") or {})}
         for item in service["pod"]["init_containers"]
     ]
     return present(
@@ -167,7 +167,7 @@ def _envoy(proxy: Item, mesh: Item, wait: int, *, on_host: bool = False) -> Item
             "ports": _container_ports(proxy, on_host=on_host),
             "resources": envoy["resources"],
             "securityContext": {
-                **_RESTRICTED,
+                **RESTRICTED,
                 "readOnlyRootFilesystem": True,
                 "runAsUser": ENVOY_USER,
                 "runAsGroup": ENVOY_USER,
@@ -202,7 +202,7 @@ def _envoy_volumes(proxy: Item, config_map: str, mesh: Item) -> list[Item]:
         {"name": _secret_volume(name), "secret": {"secretName": name}} for name in proxy["paths"]["certificates"]
     ]
     known = [{"name": _IDENTITY_VOLUME, "projected": _identity(mesh)}] if proxy["control_plane"] else []
-    return [{"name": _CONFIG_VOLUME, "configMap": {"name": config_map}}, *known, *secrets]
+    return [{"name": CONFIG_VOLUME, "configMap": {"name": config_map}}, *known, *secrets]
 
 
 def _identity(mesh: Item) -> Item:
@@ -221,7 +221,7 @@ def _envoy_mounts(proxy: Item) -> list[Item]:
     ]
     known = [{"name": _IDENTITY_VOLUME, "mountPath": CONTROL_PLANE_FOLDER, "readOnly": True}]
     return [
-        {"name": _CONFIG_VOLUME, "mountPath": proxy["paths"]["config"], "readOnly": True},
+        {"name": CONFIG_VOLUME, "mountPath": proxy["paths"]["config"], "readOnly": True},
         *(known if proxy["control_plane"] else []),
         *secrets,
     ]
@@ -250,7 +250,7 @@ def environment(service: Item) -> list[Item]:
 def _application(service: Item, image: str, wait: int) -> tuple[Item, list[Item]]:
     """The container, and the volume of its folder for temporary files if it needs one."""
     pod = service["pod"]
-    security = merge_patch({**_RESTRICTED, "readOnlyRootFilesystem": True}, pod["security_context"])
+    security = merge_patch({**RESTRICTED, "readOnlyRootFilesystem": True}, pod["security_context"])
     mounted = [mount.get("mountPath") for mount in pod["volume_mounts"]]
     tmp = bool(security.get("readOnlyRootFilesystem")) and _TMP not in mounted
     container = present(

@@ -27,6 +27,8 @@ Item = dict[str, Any]
 
 KINDS = {"cilium": cilium_policy, "kubernetes": kubernetes_policy}
 DNS_PORT = 53
+_API_PORTS = [443, 6443]
+"""Of its Service, and those of the servers behind it that a policy sees instead."""
 _ANYONE: Item = {"anyone": True}
 _KUBELET: Item = {"kubelet": True}
 _API_SERVER: Item = {"api_server": True}
@@ -81,7 +83,19 @@ def mesh_rules(model: Item) -> dict[str, Item]:
         probed = {envoy_port(proxy)} - {listener["port"] for listener in front["listeners"]}
         ingress = [*opened, *(_rule([_KUBELET], sorted(probed)) if probed else []), *_metrics(proxy, mesh)]
         rules[front["name"]] = {"ingress": ingress, "egress": _egress(front, proxy, mesh)}
+    if mesh["config_delivery"] == "ads":
+        rules[names.control_plane(mesh["name"])] = _control_plane(callers[names.CONTROL_PLANE_CLUSTER], mesh)
     return rules
+
+
+def _control_plane(proxies: list[str], mesh: Item) -> Item:
+    """It is asked by the mesh's proxies, and asks the API server."""
+    settings = mesh["control_plane"]
+    status = [settings["status_port"]]
+    named = [_peer(peer) for peer in mesh["network_policy"]["metrics_from"]]
+    asking = _rule([_pods(names.selector(name)) for name in proxies], [settings["port"]])
+    seen = _rule([_KUBELET], status) + _rule([*named, _API_SERVER] if named else [_ANYONE], status)
+    return {"ingress": [*asking, *seen], "egress": _rule([_API_SERVER], _API_PORTS)}
 
 
 def _callers(proxies: list[Item]) -> dict[str, list[str]]:
@@ -94,7 +108,8 @@ def _callers(proxies: list[Item]) -> dict[str, list[str]]:
 
 
 def _called(proxy: Item) -> list[Item]:
-    return [edge for edge in proxy["clusters"] if edge["name"] not in names.OWN_CLUSTERS]
+    sender = [proxy["control_plane"]] if proxy["control_plane"] else []
+    return [edge for edge in [*proxy["clusters"], *sender] if edge["name"] not in names.OWN_CLUSTERS]
 
 
 def _metrics(proxy: Item | None, mesh: Item) -> list[Item]:
@@ -120,6 +135,8 @@ def _egress(workload: Item, proxy: Item | None, mesh: Item) -> list[Item]:
 
 
 def _edge(edge: Item, mesh: Item) -> list[Item]:
+    if edge["name"] == names.CONTROL_PLANE_CLUSTER:
+        return _rule([_pods(names.selector(names.control_plane(mesh["name"])))], [edge["port"]])
     if edge["discovery"] != "dns":
         ports = sorted({endpoint["port"] for endpoint in edge["endpoints"]})
         return [

@@ -37,15 +37,16 @@ def _rule(rule: Item, direction: str) -> list[Item]:
     allowed = {"ports": ports} if ports else {}
     if any("anyone" in peer for peer in rule["peers"]):
         return [allowed]
-    # Who is left out is the kubelet, and the API server, which has no labels.
-    peers = [_peer(peer) for peer in rule["peers"] if peer.keys() & {"pods", "cidr", "host"}]
+    # Who is left out is the kubelet, and the API server where it asks: it has no labels.
+    known = {"pods", "cidr", "host", *(["api_server"] if direction == "to" else [])}
+    peers = [_peer(peer) for peer in rule["peers"] if peer.keys() & known]
     return [{direction: peers, **allowed}] if peers else []
 
 
 def _peer(peer: Item) -> Item:
     if "cidr" in peer:
         return {"ipBlock": {"cidr": peer["cidr"]}}
-    if "host" in peer:
+    if "host" in peer or "api_server" in peer:
         return _ANYWHERE
     labels, namespace = peer["pods"], peer["namespace"]
     pods = {"podSelector": {"matchLabels": labels} if labels else {}}
