@@ -175,6 +175,9 @@ class DiscoveryService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type
         try:
             self._received(connection, first)
             async for request in requests:
+                if writer.done():
+                    # Raises what ended it: the client shall come back rather than wait for ever.
+                    writer.result()
                 self._received(connection, request)
         except RequestError as exc:
             raise RefusalError(grpc.StatusCode.INVALID_ARGUMENT, "malformed", str(exc)) from exc
