@@ -106,11 +106,11 @@ class DiscoveryService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type
         self._metrics = metrics
         self._identify = identify
 
-    async def StreamAggregatedResources(self, requests: AsyncIterator[Any], context: Any) -> None:  # noqa: N802
+    async def StreamAggregatedResources(self, requests: AsyncIterator[Any], context: Any) -> None:
         """State of the world."""
         await self._serve("sotw", requests, context)
 
-    async def DeltaAggregatedResources(self, requests: AsyncIterator[Any], context: Any) -> None:  # noqa: N802
+    async def DeltaAggregatedResources(self, requests: AsyncIterator[Any], context: Any) -> None:
         """Incremental."""
         await self._serve("delta", requests, context)
 

@@ -3,12 +3,11 @@
 
 from typing import Any, Self
 
-from envoy.service.discovery.v3 import discovery_pb2
-from google.rpc import status_pb2
-
 from control_plane.encode import TYPE_URLS, Resource
 from control_plane.snapshots import Snapshot
 from control_plane.streams import Acknowledged, Fact, Protocol, Response, Stream
+from envoy.service.discovery.v3 import discovery_pb2
+from google.rpc import status_pb2
 
 
 def snap(text: str) -> Snapshot:

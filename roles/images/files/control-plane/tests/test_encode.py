@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 from conftest import APP, COLLECTIONS
-from mesh import HTTP2, cluster, endpoints, listener, routes
-
 from control_plane import encode, snapshots
 from control_plane.encode import TYPE_URLS, EncodeError
+from mesh import HTTP2, cluster, endpoints, listener, routes
 
 
 def test_every_kind() -> None:

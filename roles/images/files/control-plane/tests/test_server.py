@@ -9,21 +9,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from conftest import APP, COLLECTIONS
-from envoy.config.core.v3 import base_pb2
-from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
-from mesh import ADDRESS, Server, cluster, free_port, resources, wait_until
-
 from control_plane.encode import TYPE_URLS
 from control_plane.metrics import Metrics
 from control_plane.server import DiscoveryService, Identity, UnknownPeerError, make_server
 from control_plane.store import Store
+from envoy.config.core.v3 import base_pb2
+from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+from mesh import ADDRESS, Server, cluster, free_port, resources, wait_until
 
 CLUSTERS = TYPE_URLS["clusters"]
 TIMEOUT = 10
@@ -483,7 +482,7 @@ async def client(server: Server, name: str) -> AsyncIterator[None]:
     yield
 
 
-def test_500_at_once(server: Server) -> None:
+def test_500_at_once(server: Server, record_property: Callable[[str, object], None]) -> None:
     names = [f"p{number}" for number in range(500)]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
@@ -510,7 +509,7 @@ def test_500_at_once(server: Server) -> None:
         return started, changed
 
     started, changed = asyncio.run(run())
-    print(f"500 clients: all served after {started:.2f} s, a change of all after {changed:.2f} s")
-    print(f"{rss(server) - before} KiB for 500 streams, {rss(server)} KiB in all")
+    for name, value in {"started": started, "changed": changed, "kibibytes": rss(server) - before}.items():
+        record_property(name, value)
     assert started < 15
     wait_until(lambda: server.status()["connected"] == [], "all are gone")

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 from clients import Client
-from mesh import Resources, cluster, resources
-
 from control_plane.encode import EncodeError
 from control_plane.store import RESUME_SECONDS, STEP_SECONDS, Store
 from control_plane.streams import Response, Stream
+from mesh import Resources, cluster, resources
 
 
 class Clock:

@@ -3,10 +3,9 @@
 
 import pytest
 from clients import Client, snap
-from envoy.service.discovery.v3 import discovery_pb2
-
 from control_plane.encode import TYPE_URLS
 from control_plane.streams import LAST, MAX_NAMES, Acknowledged, Ignored, Protocol, Refused, RequestError, Stream
+from envoy.service.discovery.v3 import discovery_pb2
 
 BOTH = pytest.mark.parametrize("protocol", ["delta", "sotw"])
 MESH = "b=1 c=1 9001>b"
