@@ -62,7 +62,7 @@ _STATS = (
 
 
 def bootstrap(proxy: dict[str, Any]) -> Config:
-    """The bootstrap of a proxy: with its listeners and clusters (delivery static), or where to get them (files, ads)."""
+    """The bootstrap of a proxy: with its listeners and clusters (delivery static), or where they come from."""
     base = {
         "admin": {"address": socket_address(proxy["addresses"]["admin"], proxy["envoy"]["admin_port"])},
         **_resources(proxy),

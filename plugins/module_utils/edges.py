@@ -4,7 +4,8 @@
 """Edges: the clusters through which one proxy calls others, with every setting decided.
 
 An edge is plain data and all the builder of clusters needs: ``name``, ``protocol``, ``hostname``, ``port``,
-``endpoints``, ``dns``, ``outside`` (of the mesh), ``tls``, ``token`` (shown to the callee: name, folder), ``envoy_patch``, and the keys of the schema's EDGE.
+``endpoints``, ``dns``, ``outside`` (of the mesh), ``tls``, ``token`` (what is shown to the callee: ``name``,
+``folder``), ``envoy_patch``, and the keys of the schema's EDGE.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ Its models are not used: for a thousand objects they take longer than the API se
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -289,6 +290,41 @@ def text(
         retries -= 1
         time.sleep(wait)
         delay = min(2 * delay, _MAX_DELAY)
+
+
+@contextlib.contextmanager
+def watch(cluster: Cluster, path: str, query: dict[str, Any], timeout: float) -> Iterator[Iterator[Object]]:
+    """The events of a WATCH as they come, until the API server ends it. Raises ApiError.
+
+    ``timeout``: seconds without any, after which the connection counts as lost.
+    Source: Kubernetes docs, "Kubernetes API Concepts", efficient detection of changes.
+    """
+    address = f"{cluster.url}{path}?{urlencode({**query, 'watch': '1', 'allowWatchBookmarks': 'true'})}"
+    limits = urllib3.Timeout(connect=min(timeout, 10.0), read=timeout)
+    options = {"headers": _headers(cluster, {}), "timeout": limits, "retries": False, "preload_content": False}
+    try:
+        response = cluster.pool.urlopen("GET", address, **options)
+        if response.status >= 400:
+            response.read(cache_content=True)
+            raise _refusal(response)
+        try:
+            yield _events(response)
+        finally:
+            response.close()
+    except (urllib3.exceptions.HTTPError, OSError) as exc:
+        raise _lost(cluster, exc) from exc
+
+
+def _events(response: Any) -> Iterator[Object]:
+    rest = b""
+    for part in response.stream(65536):
+        *lines, rest = (rest + part).split(b"\n")
+        for line in filter(None, lines):
+            event: Object = json.loads(line)
+            if event["type"] == "ERROR":
+                status = event["object"]
+                raise ApiError(status.get("code", 0), status.get("reason", ""), status.get("message", ""))
+            yield event
 
 
 def forward(cluster: Cluster, namespace: str, pod: str, port: int) -> Any:

@@ -1,8 +1,8 @@
 # Copyright: (c) 2026, sidecar.mesh contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kubernetes' objects of a mesh's control plane. It may read what it sends and where replicas are, and ask the API server
-whose a token is; it writes nothing.
+"""Kubernetes' objects of a mesh's control plane. It may read what it sends and where replicas are, and ask the API
+server whose a token is; it writes nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def control_plane_manifests(model: Item, authority: str) -> list[Item]:
     """
     mesh = model["mesh"]
     if (mesh["engine"], mesh["config_delivery"]) != ("kubernetes", "ads"):
-        raise SelectionError("mesh_config_delivery: only ads has a control plane, and only on engine kubernetes pods of it")
+        raise SelectionError("mesh_config_delivery: only ads on engine kubernetes has pods of a control plane")
     image = mesh["control_plane"]["image"] or mesh["images"].get(names.CONTROL_PLANE)
     if not image:
         raise ModelError(["mesh_control_plane.image: is missing; give one, or have role images build it"])

@@ -81,8 +81,8 @@ def _shell(path: str, envoy: Item, mesh: Item) -> Iterator[str]:
     image = envoy["image"] or mesh["envoy_image"]
     if mesh["config_delivery"] == "ads" and not has_shell(image):
         yield (
-            f"{path if envoy['image'] else 'mesh_envoy_image'}: {image!r} has no shell, by which Envoy starts from files "
-            "when the control plane of mesh_config_delivery ads is away; give one that is not distroless"
+            f"{path if envoy['image'] else 'mesh_envoy_image'}: {image!r} has no shell, by which Envoy starts from "
+            "files when the control plane of mesh_config_delivery ads is away; give one that is not distroless"
         )
 
 

@@ -5,24 +5,24 @@ import argparse
 import asyncio
 import contextlib
 import ipaddress
-import json
 import os
 import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 # A failed bind is reported by main(); gRPC's own report of it would be a second and third line on stderr.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from control_plane import admin, tls
-from control_plane.encode import EncodeError
+from ansible_collections.sidecar.mesh.plugins.module_utils import kube
+
+from control_plane import admin, identity, sources, tls
 from control_plane.logs import log
 from control_plane.metrics import Metrics
-from control_plane.server import DiscoveryService, Identity, make_server
+from control_plane.server import DiscoveryService, make_server
 from control_plane.store import Store
 
-POLL_SECONDS = 0.05
 STOP_SECONDS = 1.0
 
 
@@ -49,22 +49,23 @@ async def run(options: argparse.Namespace) -> None:
 
     metrics = Metrics()
     store = Store(lambda seconds, function: loop.call_later(seconds, function).cancel)
-    service = DiscoveryService(store, metrics, identify_loopback)
-    source = FileSource(options.resources, store, metrics)
-    source.look()
+    cluster = _connect() if options.namespace else None
+    known = identity.by_token(cluster, options.namespace, options.audience) if cluster else identity.on_loopback
+    service = DiscoveryService(store, metrics, known)
+    source, follow = _source(options, store, metrics, cluster)
     server = make_server(service)
     try:
         _bind(server, options)
         pages = admin.pages(store, service, metrics, lambda: source.problem)
-        http = await admin.start(options.admin[0], options.admin[1], pages)
+        http = await admin.start(options.status[0], options.status[1], pages)
     except (OSError, RuntimeError) as exc:
-        raise StartError(f"cannot listen on {options.listen} and {options.admin}: {exc}") from exc
+        raise StartError(f"cannot listen on {options.listen} and {options.status}: {exc}") from exc
     await server.start()
-    log("listening", listen=_address(options.listen), admin=_address(options.admin))
+    log("listening", listen=_address(options.listen), status=_address(options.status))
 
-    watch = asyncio.create_task(source.watch())
+    following = asyncio.create_task(follow)
     await stop.wait()
-    watch.cancel()
+    following.cancel()
     http.close()
     # No grace: clients find another replica, or come back.
     with contextlib.suppress(TimeoutError):
@@ -72,78 +73,25 @@ async def run(options: argparse.Namespace) -> None:
     log("stopped")
 
 
-class FileSource:
-    """The configuration of a file: ``{proxy: {"workload": name, "resources": ordering.Resources}}`` as JSON."""
-
-    def __init__(self, path: Path, store: Store, metrics: Metrics) -> None:
-        self.problem: str | None = None
-        """What is wrong with the file as it is now; what was served before still is."""
-        self._path = path
-        self._store = store
-        self._metrics = metrics
-        self._seen: tuple[int, ...] = ()
-
-    async def watch(self) -> None:
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            self.look()
-
-    def look(self) -> None:
-        """Reads the file if it changed since the last look."""
-        try:
-            found = self._path.stat()
-            stamp = found.st_mtime_ns, found.st_size, found.st_ino
-            if stamp != self._seen:
-                self._seen = stamp
-                self._load()
-        except OSError as exc:
-            if self._seen or self.problem is None:
-                self._failed(str(exc))
-            self._seen = ()
-
-    def _load(self) -> None:
-        try:
-            change = self._store.set(_mesh(json.loads(self._path.read_bytes())))
-        except (ValueError, RecursionError) as exc:  # EncodeError is a ValueError, as are those of JSON
-            self._failed(str(exc) if isinstance(exc, EncodeError) else f"{self._path}: {exc}")
-            return
-        self.problem = None
-        self._metrics.configuration_failed = False
-        self._metrics.configurations["loaded"] += 1
-        log(
-            "configuration",
-            version=self._store.version,
-            proxies=len(self._store.proxies),
-            changed=len(change.changed),
-            removed=len(change.removed),
-            at_once=change.at_once,
-        )
-
-    def _failed(self, problem: str) -> None:
-        self.problem = problem
-        self._metrics.configuration_failed = True
-        self._metrics.configurations["failed"] += 1
-        log("configuration", error=problem)
+def _connect() -> kube.Cluster:
+    try:
+        return kube.connect({})
+    except kube.ConnectError as exc:
+        raise StartError(str(exc)) from exc
 
 
-def _mesh(data: Any) -> dict[str, Any]:
-    """The data of a file, checked as far as it is looked into. Raises ValueError."""
-    if not isinstance(data, dict):
-        raise ValueError("is not a dictionary of proxies")
-    for name, item in data.items():
-        kinds = item.get("resources") if isinstance(item, dict) else None
-        if not isinstance(kinds, dict) or not isinstance(item.get("workload"), str):
-            raise ValueError(f"proxy {name}: has no workload, or no resources")
-        if not all(isinstance(each, dict) for each in kinds.values()):
-            raise ValueError(f"proxy {name}: resources are dictionaries by name")
-    return data
-
-
-async def identify_loopback(context: Any) -> Identity | None:
-    """Whoever is on this machine may ask for every proxy."""
-    kind, _rest, address = context.peer().partition(":")
-    host = address.rpartition(":")[0].removeprefix("%5B").removesuffix("%5D")
-    return Identity() if kind in ("ipv4", "ipv6") and _is_loopback(host) else None
+def _source(
+    options: argparse.Namespace, store: Store, metrics: Metrics, cluster: kube.Cluster | None
+) -> tuple[sources.Source, Coroutine[Any, Any, None]]:
+    """What the configuration is taken from, and what follows its changes."""
+    if options.resources:
+        file = sources.FileSource(store, metrics, options.resources)
+        file.look()
+        return file, file.follow()
+    mesh = sources.MeshSource(store, metrics, options.suffix)
+    if cluster:
+        return mesh, sources.follow_cluster(mesh, cluster, options.namespace, options.mesh, options.suffix)
+    return mesh, sources.follow_folder(mesh, options.folder)
 
 
 def _bind(server: Any, options: argparse.Namespace) -> None:
@@ -155,19 +103,28 @@ def _bind(server: Any, options: argparse.Namespace) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="control_plane", description="xDS server for the Envoys of a mesh.")
+    description = "Sends the Envoys of a mesh their configuration."
+    parser = argparse.ArgumentParser(prog="control_plane", description=description)
     parser.add_argument("--listen", metavar="HOST:PORT", required=True, type=_host_port, help="for Envoys")
-    parser.add_argument("--admin", metavar="HOST:PORT", required=True, type=_host_port, help="for probes and metrics")
-    parser.add_argument(
-        "--resources", metavar="FILE", required=True, type=Path, help="JSON, read again when it changes"
-    )
+    parser.add_argument("--status", metavar="HOST:PORT", required=True, type=_host_port, help="for probes and metrics")
+    parser.add_argument("--suffix", default="", help="of the services' names, such as default.svc.cluster.local")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--resources", metavar="FILE", type=Path, help="JSON that has all of it")
+    where.add_argument("--folder", type=Path, help="of a mesh on this machine")
+    where.add_argument("--namespace", help="of a mesh on Kubernetes")
+    parser.add_argument("--mesh", default="mesh", help="its name, on Kubernetes")
+    parser.add_argument("--audience", help="that the tokens of its pods have, on Kubernetes")
     parser.add_argument("--tls-certificate", metavar="FILE", type=Path, help="PEM, read again when it changes")
     parser.add_argument("--tls-key", metavar="FILE", type=Path)
     options = parser.parse_args()
     if bool(options.tls_certificate) != bool(options.tls_key):
         parser.error("--tls-certificate and --tls-key go together")
+    if options.namespace and not options.audience:
+        parser.error("--namespace takes --audience: without it nobody would know whose a token is")
     if not options.tls_certificate and not _is_loopback(options.listen[0]):
         parser.error("without TLS --listen must be an address of loopback: the configuration is the mesh's secret")
+    if not options.namespace and not _is_loopback(options.listen[0]):
+        parser.error("without --namespace --listen must be an address of loopback: there nobody proves who it is")
     return options
 
 

@@ -51,25 +51,30 @@ def status(store: Store, service: DiscoveryService, problem: str | None) -> dict
     """What is served to whom.
 
     * ``configuration``: ``version``, ``proxies`` (how many), ``error`` (of the newest one if it is not served)
-    * ``connected``: one entry a stream: ``node``, ``proxy``, ``workload``, ``protocol``, ``since``, ``synced`` (has all
-      that it is meant to have), ``types``: by kind ``sent`` and ``acknowledged`` (versions), ``refused`` (names of
-      resources that it is meant to have and does not take) and ``nack`` (the last one: ``resources``, ``message``,
-      ``version``, ``when``)
+    * ``connected``: one entry a stream: ``node``, ``proxy``, ``workload``, ``protocol``, ``since``, ``content`` (how
+      its source calls what it is meant to have), ``synced`` (has all of it), ``types``: by kind ``sent`` and
+      ``acknowledged`` (versions), ``refused`` (names of resources that it is meant to have and does not take) and
+      ``nack`` (the last one: ``resources``, ``message``, ``version``, ``when``)
     """
     connected = sorted(service.connections, key=lambda each: (each.proxy, each.node_id, each.since))
     return {
         "configuration": {"version": store.version, "proxies": len(store.proxies), "error": problem},
-        "connected": [_connection(each) for each in connected],
+        "connected": [_connection(each, _content(store, each.proxy)) for each in connected],
     }
 
 
-def _connection(each: Connection) -> dict[str, Any]:
+def _content(store: Store, proxy: str) -> str | None:
+    return store.proxies[proxy].content if proxy in store.proxies else None
+
+
+def _connection(each: Connection, content: str | None) -> dict[str, Any]:
     return {
         "node": each.node_id,
         "proxy": each.proxy,
         "workload": each.workload,
         "protocol": each.protocol,
         "since": each.since,
+        "content": content,
         "synced": each.stream.is_done,
         "types": {
             kind: {

@@ -38,6 +38,8 @@ class Proxy:
     workload: str
     snapshot: Snapshot
     version: str
+    content: str
+    """Whatever its source calls this content."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Store:
 
     def set(self, proxies: Mapping[str, Mapping[str, Any]]) -> Change:
         """The whole mesh: ``{proxy: {"workload": name, "resources": ordering.Resources}}``; all others are gone.
+        ``content`` may say how their source calls what they have.
 
         Raises EncodeError, and then nothing has changed.
         """
@@ -146,4 +149,4 @@ def _proxy(name: str, item: Mapping[str, Any]) -> Proxy:
         made = snapshots.snapshot(item["resources"])
     except encode.EncodeError as exc:
         raise encode.EncodeError(f"proxy {name}: {exc}") from exc
-    return Proxy(item["workload"], made, snapshots.version(made))
+    return Proxy(item["workload"], made, snapshots.version(made), item.get("content", ""))

@@ -152,7 +152,7 @@ class Server:
 
     def start(self) -> None:
         command = [sys.executable, "-B", "-m", "control_plane", "--listen", f"{ADDRESS}:{self.port}"]
-        command += ["--admin", f"{ADDRESS}:{self.admin_port}", "--resources", str(self.folder / "resources.json")]
+        command += ["--status", f"{ADDRESS}:{self.admin_port}", "--resources", str(self.folder / "resources.json")]
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, *self._arguments],

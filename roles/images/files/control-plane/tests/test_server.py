@@ -430,7 +430,7 @@ def test_a_certificate_that_changes_is_read_again(tmp_path: Path) -> None:
     ],
 )
 def test_arguments_that_cannot_be_used(arguments: list[str], problem: str) -> None:
-    command = [sys.executable, "-B", "-m", "control_plane", f"--admin={ADDRESS}:{free_port()}", "--resources=/none"]
+    command = [sys.executable, "-B", "-m", "control_plane", f"--status={ADDRESS}:{free_port()}", "--resources=/none"]
     env = {"PYTHONPATH": f"{APP}:{COLLECTIONS}"}
     run = subprocess.run([*command, *arguments], env=env, capture_output=True, text=True, timeout=20, check=False)
     assert run.returncode in (1, 2)
@@ -442,7 +442,7 @@ def test_a_port_in_use(server: Server, tmp_path: Path) -> None:
     for name in ("port", "admin_port"):
         wrong = {"port": other.port, "admin_port": other.admin_port, name: getattr(server, name)}
         command = [sys.executable, "-B", "-m", "control_plane", f"--listen={ADDRESS}:{wrong['port']}"]
-        command += [f"--admin={ADDRESS}:{wrong['admin_port']}", "--resources=/none"]
+        command += [f"--status={ADDRESS}:{wrong['admin_port']}", "--resources=/none"]
         env = {"PYTHONPATH": f"{APP}:{COLLECTIONS}"}
         run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=20, check=False)
         assert (run.returncode, run.stderr.count("\n")) == (1, 1)
