@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import names
+from ansible_collections.sidecar.mesh.plugins.module_utils.control_plane import STATUS_PORT
 from ansible_collections.sidecar.mesh.plugins.module_utils.manifests_pod import RESTRICTED
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError
 from ansible_collections.sidecar.mesh.plugins.module_utils.selection import SelectionError
@@ -53,7 +54,7 @@ def control_plane_manifests(model: Item, authority: str) -> list[Item]:
         return {"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}, "subjects": [account]}
 
     rbac, settings, selector = "rbac.authorization.k8s.io/v1", mesh["control_plane"], names.selector(name)
-    ports = [_service_port("grpc-xds", settings["port"]), _service_port("status", settings["status_port"])]
+    ports = [_service_port("grpc-xds", settings["port"]), _service_port(STATUS_PORT, settings["status_port"])]
     return [
         made("v1", "ServiceAccount", {"automountServiceAccountToken": False}),
         made(rbac, "Role", {"rules": _RIGHTS}),
@@ -114,19 +115,20 @@ def _deployment(mesh: Item, image: str, selector: Item) -> Item:
 def _container(mesh: Item, image: str) -> Item:
     settings, name = mesh["control_plane"], names.control_plane(mesh["name"])
     port, status = settings["port"], settings["status_port"]
-    probe = {"periodSeconds": 2, "timeoutSeconds": 2}
+    patience = {"timeoutSeconds": 5}
     return {
         "name": names.CONTROL_PLANE,
         "image": image,
         "args": [
             *("--listen", f"0.0.0.0:{port}", "--status", f"0.0.0.0:{status}"),
             *("--tls-certificate", f"{_CERTIFICATE_FOLDER}/tls.crt", "--tls-key", f"{_CERTIFICATE_FOLDER}/tls.key"),
-            *("--namespace", mesh["namespace"], "--mesh", mesh["name"], "--domain", mesh["domain"]),
+            *("--namespace", mesh["namespace"], "--mesh", mesh["name"]),
+            *("--suffix", f"{mesh['namespace']}.svc.{mesh['domain']}"),
             *("--audience", name),
         ],
-        "ports": [{"name": "grpc-xds", "containerPort": port}, {"name": "status", "containerPort": status}],
-        "readinessProbe": {"httpGet": {"path": "/ready", "port": "status"}, **probe},
-        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "status"}, "periodSeconds": 10, "timeoutSeconds": 5},
+        "ports": [{"name": "grpc-xds", "containerPort": port}, {"name": STATUS_PORT, "containerPort": status}],
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": STATUS_PORT}, "periodSeconds": 2, **patience},
+        "livenessProbe": {"httpGet": {"path": "/healthz", "port": STATUS_PORT}, "periodSeconds": 10, **patience},
         "resources": {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}},
         "securityContext": {**RESTRICTED, "readOnlyRootFilesystem": True, "runAsUser": _USER, "runAsGroup": _USER},
         "terminationMessagePolicy": "FallbackToLogsOnError",

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.sidecar.mesh.plugins.module_utils import names, pods
+from ansible_collections.sidecar.mesh.plugins.module_utils import control_plane, names, pods
 from ansible_collections.sidecar.mesh.plugins.module_utils.admin import Stats, file_versions, pending, refusals
 from ansible_collections.sidecar.mesh.plugins.module_utils.summary import table
 
@@ -27,15 +27,19 @@ CURRENT = "current"
 _NO_CERTIFICATE = 100_000
 """Days; an Envoy without certificates says something larger."""
 _HEADS = ["READY", "REPLICA", "PLACE", "STATE", "RESTARTS", "CONFIG", "REFUSED", "CERTIFICATE"]
-_SECTIONS = {names.SIDECAR: "SERVICE", names.FRONT_PROXY: "FRONT PROXY"}
+_SECTIONS = {names.SIDECAR: "SERVICE", names.FRONT_PROXY: "FRONT PROXY", names.CONTROL_PLANE: "CONTROL PLANE"}
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 
 
-def configuration(files: dict[str, str], stats: Stats) -> Item:
-    """What an Envoy makes of its files: ``config`` and ``refused``."""
-    late = pending(stats, file_versions(files))
-    refused = {name: refusals(stats, name) for name in files}
-    told = [name for name in late if refused[name]]
+def configuration(files: dict[str, str], stats: Stats, sent: Item | None = None) -> Item:
+    """What an Envoy makes of its files: ``config`` and ``refused``. ``sent``: the control plane's entry of it."""
+    if sent:
+        late = control_plane.late(sent, files)
+        refused = dict.fromkeys(control_plane.refused(sent), 1)
+    else:
+        late = pending(stats, file_versions(files))
+        refused = {name: refusals(stats, name) for name in files}
+    told = [name for name in late if refused.get(name)]
     behind = f"behind: {', '.join(late)}" if late else CURRENT
     config = f"refused: {', '.join(told)}" if told else behind
     return {"config": config, "refused": sum(refused.values()), "certificate_days": _days(stats)}

@@ -93,7 +93,15 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sidecar.mesh.plugins.module_utils import config_maps, kube, kube_proxies, metrics, names, pods
+from ansible_collections.sidecar.mesh.plugins.module_utils import (
+    config_maps,
+    control_plane,
+    kube,
+    kube_proxies,
+    metrics,
+    names,
+    pods,
+)
 from ansible_collections.sidecar.mesh.plugins.module_utils.admin import file_versions, pending
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import HAS_YAML
 
@@ -153,6 +161,10 @@ class Mesh:
     before: dict[str, Files]
     proxies: dict[str, Proxy] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    senders: list[Object] = field(default_factory=list)
+    """The control plane's pods, if the mesh has one."""
+    sent: dict[str, Object] = field(default_factory=dict)
+    """What the control plane says of the proxies that are connected to it, by pod."""
 
 
 def passes(error: kube.ApiError) -> bool:
@@ -174,7 +186,9 @@ def patiently(deadline: float, function: Callable[[], Any]) -> Any:
 def refresh(mesh: Mesh) -> None:
     """Look again which proxies run. One whose container was started again is another one."""
     known, found = mesh.proxies, {}
-    for pod in kube_proxies.of_mesh(mesh.cluster, kube_proxies.PODS, mesh.params["namespace"], mesh.params["mesh"]):
+    running = kube_proxies.of_mesh(mesh.cluster, kube_proxies.PODS, mesh.params["namespace"], mesh.params["mesh"])
+    mesh.senders = [pod for pod in running if control_plane.is_replica(pod)]
+    for pod in running:
         for name in config_maps_of(mesh, pod):
             if pods.runs(pod, names.ENVOY_CONTAINER):
                 started = pods.container_status(pod, names.ENVOY_CONTAINER).get("restartCount", 0)
@@ -197,8 +211,19 @@ def settle(mesh: Mesh, names: set[str], timeout: float) -> list[Answer]:
         for key, proxy in mesh.proxies.items():
             if proxy.config_map in names and key not in asked:
                 asked[key] = mesh.pool.submit(await_proxy, mesh, key, deadline)
-        if not wait_for(asked.values(), timeout=LIST_SECONDS).not_done:
+        if not listen(mesh, list(asked.values())):
             return [future.result() for future in asked.values()]
+
+
+def listen(mesh: Mesh, asked: list[Future[Answer]]) -> bool:
+    """Hear what the control plane says, for as long as a list of pods is believed; whether somebody still waits."""
+    until = time.monotonic() + LIST_SECONDS
+    while True:
+        if mesh.senders:
+            mesh.sent = control_plane.connected(mesh.cluster, mesh.senders)
+        waiting = bool(wait_for(asked, timeout=POLL_SECONDS if mesh.senders else LIST_SECONDS).not_done)
+        if not waiting or time.monotonic() > until:
+            return waiting
 
 
 def await_proxy(mesh: Mesh, key: str, deadline: float) -> Answer:
@@ -229,6 +254,11 @@ def await_proxy(mesh: Mesh, key: str, deadline: float) -> Answer:
 def ask(mesh: Mesh, proxy: Proxy) -> tuple[list[str], list[str], str]:
     """The files that a proxy does not run yet, those of them that it has refused, and why it could not be asked."""
     content = mesh.content[proxy.config_map]
+    entry = mesh.sent.get(proxy.pod["metadata"]["name"])
+    if entry:
+        proxy.answered, proxy.refused = True, proxy.refused or {}
+        late = control_plane.late(entry, content)
+        return late, [name for name in late if name in control_plane.refused(entry)], ""
     versions = file_versions(content)
     ports = metrics.ports(content, mesh.before[proxy.config_map])
     try:
@@ -250,7 +280,9 @@ def ask(mesh: Mesh, proxy: Proxy) -> tuple[list[str], list[str], str]:
 
 
 def touch(mesh: Mesh, proxy: Proxy) -> None:
-    """Have the pod's kubelet look at its ConfigMaps."""
+    """Have the pod's kubelet look at its ConfigMaps; not of one that is sent what they have."""
+    if proxy.pod["metadata"]["name"] in mesh.sent:
+        return
     value = config_maps.mark(mesh.content[proxy.config_map], proxy.touches)
     proxy.touches += 1
     try:

@@ -154,6 +154,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.sidecar.mesh.plugins.module_utils import (
     admin,
     config_maps,
+    control_plane,
     kube,
     kube_proxies,
     metrics,
@@ -161,6 +162,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils import (
     pods,
     status,
 )
+from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import FALLBACK_FILE
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import HAS_YAML
 from ansible_collections.sidecar.mesh.plugins.module_utils.supervisor import Supervisor, SupervisorError
 
@@ -196,7 +198,8 @@ def on_kubernetes(params: Object) -> Object:
         found, running, maps = pool.map(listed, kinds)
         contents = {item["metadata"]["name"]: config_maps.files(item) for item in maps}
         running = [pod for pod in running if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
-        replicas = list(pool.map(lambda pod: replica(cluster, pod, contents, notes), running))
+        sent = sent_to(cluster, running, notes)
+        replicas = list(pool.map(lambda pod: replica(cluster, pod, contents, sent, notes), running))
         secrets = sorted({name for pod in running for name in certificates_of(pod)})
         read = list(pool.map(lambda name: secret(cluster, namespace, name, notes), secrets))
     by_workload: dict[str, list[Object]] = {}
@@ -216,7 +219,22 @@ def note(notes: list[str], exc: kube.ApiError) -> None:
     notes.append(kube.why(exc))
 
 
-def replica(cluster: kube.Cluster, pod: Object, contents: dict[str, dict[str, str]], notes: list[str]) -> Object:
+def sent_to(cluster: kube.Cluster, running: list[Object], notes: list[str]) -> dict[str, Object]:
+    """What the control plane, if there is one, says of the proxies that are connected to it."""
+    try:
+        return control_plane.connected(cluster, [pod for pod in running if control_plane.is_replica(pod)])
+    except kube.ApiError as exc:
+        note(notes, exc)
+        return {}
+
+
+def replica(
+    cluster: kube.Cluster,
+    pod: Object,
+    contents: dict[str, dict[str, str]],
+    sent: dict[str, Object],
+    notes: list[str],
+) -> Object:
     """A pod, and what its Envoy says."""
     found = status.pod(pod)
     files = next((contents[name] for name in pods.config_maps(pod) if name in contents), None)
@@ -230,7 +248,9 @@ def replica(cluster: kube.Cluster, pod: Object, contents: dict[str, dict[str, st
     except kube.ApiError as exc:
         note(notes, exc)
         return found
-    told = status.configuration(files, stats)
+    told = status.configuration(files, stats, sent.get(found["name"]))
+    if FALLBACK_FILE in files and found["name"] not in sent:
+        notes.append(f"pod {found['name']}: is not connected to the control plane, and follows its ConfigMap")
     if told["refused"]:
         reasons = kube_proxies.reasons(cluster, pod, REFUSED_SECONDS)
         notes.extend(f"pod {found['name']}: Envoy refused an update: {reason}" for reason in reasons)
