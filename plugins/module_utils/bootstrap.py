@@ -153,19 +153,18 @@ exec "$0" --config-path "$4/$start.yaml" "${@:5}"
 """
 
 
-def command(proxy: dict[str, Any], node: str, envoy: str = "envoy") -> list[str]:
-    """The command line of a proxy; ``envoy`` is the program.
+def command(proxy: dict[str, Any], node: str) -> list[str]:
+    """The command line of a proxy in a pod.
 
     With a control plane it starts by a shell, which chooses between bootstrap and fallback: a proxy that starts without
     a control plane would have no listener until there is one again.
     """
     sender = proxy["control_plane"]
     if not sender:
-        return [envoy, *arguments(proxy, node)]
-    host = sender["endpoints"][0]["address"] if sender["endpoints"] else f"{sender['hostname']}."
+        return ["envoy", *arguments(proxy, node)]
     patience = str(math.ceil(seconds(sender["patience"])))
-    asked = [host, str(sender["port"]), patience, proxy["paths"]["config"]]
-    return ["bash", "-c", _START, envoy, *asked, *_settings(proxy, node)]
+    asked = [f"{sender['hostname']}.", str(sender["port"]), patience, proxy["paths"]["config"]]
+    return ["bash", "-c", _START, "envoy", *asked, *_settings(proxy, node)]
 
 
 def arguments(proxy: dict[str, Any], node: str) -> list[str]:

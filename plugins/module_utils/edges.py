@@ -15,11 +15,7 @@ from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import names, services
 from ansible_collections.sidecar.mesh.plugins.module_utils.check import check
-from ansible_collections.sidecar.mesh.plugins.module_utils.local import (
-    DNS_PORT,
-    control_plane_address,
-    dns_address,
-)
+from ansible_collections.sidecar.mesh.plugins.module_utils.local import DNS_PORT, dns_address
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema_edge import EDGE, SLOW_STARTING_POLICIES
 
 Item = dict[str, Any]
@@ -108,28 +104,24 @@ def collector(mesh: Item) -> Item | None:
 
 
 def control_plane(mesh: Item) -> Item | None:
-    """The edge to what sends a proxy its configuration, if the mesh has it."""
+    """The edge to what sends a proxy its configuration, if the mesh has it. Each proves to the other who it is."""
     if mesh["config_delivery"] != "ads":
         return None
-    here, port = mesh["engine"] == "local", mesh["control_plane"]["port"]
     hostname = names.dns_name(names.control_plane(mesh["name"]), mesh["namespace"], mesh["domain"])
-    # Beyond loopback it proves who it is, and its clients do.
-    tls = {"server_name": hostname, "ca_file": CONTROL_PLANE_CA, "client_certificate": None, "alpn": ["h2"]}
     return {
         **_PLAIN,
         "name": names.CONTROL_PLANE_CLUSTER,
         "protocol": "grpc",
-        "discovery": "static" if here else "dns",
+        "discovery": "dns",
         "lb_policy": "round_robin",
         "connect_timeout": CONNECT_TIMEOUT,
         "hostname": hostname,
-        "port": port,
-        "endpoints": [{"address": control_plane_address(mesh["name"]), "port": port, "zone": None}] if here else [],
+        "port": mesh["control_plane"]["port"],
+        "endpoints": [],
         "dns": mesh["dns"],
-        "tls": None if here else tls,
-        "token": None if here else {"name": names.CONTROL_PLANE_TOKEN, "folder": CONTROL_PLANE_FOLDER},
+        "tls": {"server_name": hostname, "ca_file": CONTROL_PLANE_CA, "client_certificate": None, "alpn": ["h2"]},
+        "token": {"name": names.CONTROL_PLANE_TOKEN, "folder": CONTROL_PLANE_FOLDER},
         "patience": mesh["control_plane"]["patience"],
-        "outside": False,
         "envoy_patch": {},
     }
 

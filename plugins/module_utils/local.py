@@ -65,11 +65,6 @@ def dns_address(mesh: str) -> str:
     return f"{_networks(mesh, [':dns'])[':dns']}.254"
 
 
-def control_plane_address(mesh: str) -> str:
-    """Address of what sends the mesh's Envoys their configuration."""
-    return f"{_networks(mesh, [':dns'])[':dns']}.253"
-
-
 def _networks(mesh: str, workloads: list[str]) -> dict[str, str]:
     taken: set[int] = set()
     networks = {}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import names, services
-from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import bootstrap, command
+from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments, bootstrap
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash
 from ansible_collections.sidecar.mesh.plugins.module_utils.local import DNS_PORT, dns_address
 from ansible_collections.sidecar.mesh.plugins.module_utils.selection import SelectionError
@@ -136,10 +136,10 @@ def _application(service: Item, replica: Item, paths: Item) -> Item:
 
 def _envoy(proxy: Item, replica: Item, paths: Item) -> Item:
     admin = f"{replica['address']}:{proxy['envoy']['admin_port']}"
-    started = command(proxy, proxy["name"], paths["envoy"])
+    command = [paths["envoy"], *arguments(proxy, proxy["name"])]
     version = f"{paths['versions']['envoy']}-{content_hash(bootstrap(proxy))}"
     return {
-        **_program(f"{proxy['name']}.{proxy['kind']}", started, version, {}, paths),
+        **_program(f"{proxy['name']}.{proxy['kind']}", command, version, {}, paths),
         "priority": PRIORITIES[proxy["kind"]],
         "ready": {"http": f"http://{admin}/ready"},
         "drain": {"admin": admin, "seconds": seconds(proxy["envoy"]["drain_time"])},

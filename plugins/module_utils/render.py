@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml
+from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml, names
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import Files, mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.manifests import image, mesh_manifests
+from ansible_collections.sidecar.mesh.plugins.module_utils.manifests_control_plane import control_plane_manifests
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import Model
 from ansible_collections.sidecar.mesh.plugins.module_utils.policies import mesh_policies
 from ansible_collections.sidecar.mesh.plugins.module_utils.services import runs_here
@@ -40,6 +41,10 @@ def _manifests(model: Model, proxies: dict[str, Files]) -> Files:
     folders: dict[str, list[dict[str, Any]]] = {
         item["workload"]: item["objects"] for item in mesh_manifests(model, proxies)
     }
+    if model["mesh"]["config_delivery"] == "ads":
+        sender = names.control_plane(model["mesh"]["name"])
+        # What it is believed by is made where it runs.
+        folders[sender] = [item for item in control_plane_manifests(model, "") if item["kind"] != "ConfigMap"]
     for workload, policy in mesh_policies(model).items():
         folders[workload].append(policy)
     files = {f"{folder}/{name}": text for folder, objects in folders.items() for name, text in _folder(objects)}
@@ -47,9 +52,9 @@ def _manifests(model: Model, proxies: dict[str, Files]) -> Files:
 
 
 def _folder(objects: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    names = [f"{item['kind'].lower()}.yaml" for item in objects]
-    yield from zip(names, map(envoy_yaml.dump, objects), strict=True)
-    yield KUSTOMIZATION, _kustomization(names)
+    found = [f"{item['kind'].lower()}.yaml" for item in objects]
+    yield from zip(found, map(envoy_yaml.dump, objects), strict=True)
+    yield KUSTOMIZATION, _kustomization(found)
 
 
 def _kustomization(resources: list[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments, bootstrap
+from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments, bootstrap, command
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 
 PROXY: dict[str, Any] = {
@@ -142,3 +142,7 @@ def test_a_zone_is_told_at_the_start() -> None:
 def test_envoy_drains_in_whole_seconds(drain_time: str, seconds: str) -> None:
     found = arguments({**PROXY, "envoy": {**PROXY["envoy"], "drain_time": drain_time}}, "a")
     assert found[found.index("--drain-time-s") + 1] == seconds
+
+
+def test_without_a_control_plane_nothing_is_asked_before_the_start() -> None:
+    assert command({**PROXY, "control_plane": None}, "a-1") == ["envoy", *arguments(PROXY, "a-1")]

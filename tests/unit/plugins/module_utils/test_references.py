@@ -494,8 +494,8 @@ settings: {engine: local, domian: x, namespace: A}
         "The mesh inventory has 13 problems:",
         (
             "  mesh_domian: unknown key, did you mean 'domain'? "
-            "(known: ca_file, config_delivery, control_plane, dns, domain, engine, envoy_image, image_pull_secrets, images, "
-            "name, namespace, network_policy, resting, state_path, "
+            "(known: ca_file, config_delivery, control_plane, dns, domain, engine, envoy_image, image_pull_secrets, "
+            "images, name, namespace, network_policy, resting, state_path, "
             "stats, tracing)"
         ),
         f"  mesh_namespace: 'A' is not allowed; give {label}",

@@ -89,9 +89,7 @@ def _source(
         file.look()
         return file, file.follow()
     mesh = sources.MeshSource(store, metrics, options.suffix)
-    if cluster:
-        return mesh, sources.follow_cluster(mesh, cluster, options.namespace, options.mesh, options.suffix)
-    return mesh, sources.follow_folder(mesh, options.folder)
+    return mesh, sources.follow_cluster(mesh, cluster, options.namespace, options.mesh, options.suffix)
 
 
 def _bind(server: Any, options: argparse.Namespace) -> None:
@@ -110,7 +108,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--suffix", default="", help="of the services' names, such as default.svc.cluster.local")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--resources", metavar="FILE", type=Path, help="JSON that has all of it")
-    where.add_argument("--folder", type=Path, help="of a mesh on this machine")
     where.add_argument("--namespace", help="of a mesh on Kubernetes")
     parser.add_argument("--mesh", default="mesh", help="its name, on Kubernetes")
     parser.add_argument("--audience", help="that the tokens of its pods have, on Kubernetes")

@@ -2,16 +2,13 @@
 """Where the configuration comes from: the files of every proxy, and the replicas there are."""
 
 import asyncio
-import contextlib
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import kube, names
 from ansible_collections.sidecar.mesh.plugins.module_utils.aggregated import Replicas, asked_for, read, sent
-from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import CLUSTERS_FILE
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash
 from ansible_collections.sidecar.mesh.plugins.module_utils.ordering import Resources
 
@@ -146,7 +143,7 @@ async def follow_cluster(source: MeshSource, cluster: kube.Cluster, namespace: s
         stopped.set()
 
 
-# On this machine
+# In a file
 
 
 class FileSource(Source):
@@ -195,44 +192,3 @@ def _mesh(data: Any) -> dict[str, Any]:
         if not all(isinstance(each, dict) for each in kinds.values()):
             raise ValueError(f"proxy {name}: resources are dictionaries by name")
     return data
-
-
-async def follow_folder(source: MeshSource, state: Path) -> None:
-    """Tells the source what changes in the folder of a mesh on engine local: its proxies' files, and its DNS zone."""
-    seen: dict[Path, tuple[int, int, int]] = {}
-    while True:
-        found = {path: stamp for path in _files(state) for stamp in _stamp(path)}
-        if found != seen:
-            zone = state / "zone.json"
-            with contextlib.suppress(OSError, ValueError):
-                if found.get(zone) != seen.get(zone):
-                    source.replicas(_zone(zone))
-                if {**found, zone: None} != {**seen, zone: None}:
-                    source.folders(_folders(state))
-                seen = found
-        await asyncio.sleep(POLL_SECONDS)
-
-
-def _files(state: Path) -> Iterator[Path]:
-    yield from (state / "proxies").glob("*/*.yaml")
-    yield state / "zone.json"
-
-
-def _stamp(path: Path) -> Iterator[tuple[int, int, int]]:
-    with contextlib.suppress(OSError):
-        status = path.stat()
-        yield status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _zone(path: Path) -> Replicas:
-    records = json.loads(path.read_bytes())["records"]
-    return {name: [{"address": address} for address in addresses] for name, addresses in records.items()}
-
-
-def _folders(state: Path) -> Folders:
-    found: Folders = {}
-    for folder in sorted((state / "proxies").iterdir()):
-        files = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.yaml"))}
-        if CLUSTERS_FILE in files:
-            found[folder.name] = folder.name.rpartition("-")[0], files
-    return found
