@@ -237,3 +237,8 @@ def _pod(pod: Any) -> Pod:
     statuses = [*(pod.status.container_statuses or []), *(pod.status.init_container_statuses or [])]
     restarts = sum(status.restart_count for status in statuses)
     return Pod(pod.metadata.name, pod.metadata.uid, pod.status.pod_ip, pod.spec.node_name, restarts)
+
+
+def answers(mesh: Mesh, path: str) -> set[str]:
+    """What the pods of the front proxy answer."""
+    return {ask(pod, path) for pod in mesh.pods("front")}

@@ -23,64 +23,17 @@ from kubernetes import client
 from cluster import images
 from cluster.handle import Cluster
 from cluster.lifecycle import given
-from cluster.mesh import Mesh, Pod, Watch, ask
+from cluster.mesh import Mesh, Pod, Watch, answers, ask
+from cluster.relay import front, service
 
 Item = dict[str, Any]
 
-HTTP, HTTPS = 8080, 8443
+HTTPS = 8443
 OLD_ENVOY, NEW_ENVOY = images.envoy(images.OLDEST), images.envoy(images.NEWEST)
 FOLLOW_SECONDS = 3.0
 STOPPED_SECONDS = 120.0
 SHORT_DNS = {"refresh_rate": "1s", "jitter": "0.1s", "ttl": "5s"}
 """What this cluster's DNS keeps to; pods then leave in a quarter of the time."""
-APPLICATION = """
-const http = require('node:http')
-const { PORT, POD_NAME, SERVICE_NAME, UPSTREAM } = process.env
-const agent = new http.Agent({ keepAlive: true })
-
-function serve(request, response) {
-  const answer = (status, text) => {
-    response.statusCode = status
-    response.setHeader('hostname', POD_NAME)
-    response.end(`${SERVICE_NAME} ${text}`)
-  }
-  if (!UPSTREAM) return answer(200, '')
-  http.get(`http://${UPSTREAM}${request.url}`, { agent }, (called) => {
-    let text = ''
-    called.on('data', (data) => { text += data })
-    called.on('end', () => answer(called.statusCode, text))
-  }).on('error', (error) => answer(502, `${error}`))
-}
-
-// Envoy is to close idle connections first.
-http.createServer({ keepAliveTimeout: 3700000 }, serve).listen(PORT)
-process.on('SIGTERM', () => process.exit())
-"""
-
-
-def service(name: str, upstream: str = "") -> Item:
-    """A service that answers with its name, and with what its upstream answers."""
-    called = {"UPSTREAM": f"$(UPSTREAM_{upstream.upper().replace('-', '_')})"} if upstream else {}
-    edge = {"service": upstream, "port": 8788, "idempotent": True}
-    return {
-        "name": name,
-        "image": images.NODE,
-        "environment": {"SERVICE_NAME": name, **called},
-        "port": 8081,
-        "replicas": 2,
-        "upstreams": [edge] if upstream else [],
-        "pod": {"command": ["node", "--eval", APPLICATION], "security_context": {"runAsUser": 10001}},
-    }
-
-
-def front() -> Item:
-    return {
-        "name": "front",
-        "replicas": 2,
-        "listeners": [{"port": HTTP}],
-        "routes": [{"prefix": "/", "service": "service-a", "idempotent": True}],
-        "expose": "NodePort",
-    }
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +54,6 @@ def mesh(running: Mesh) -> Mesh:
     """The mesh as the test before left it, at rest."""
     running.settle()
     return running
-
-
-def answers(mesh: Mesh, path: str) -> set[str]:
-    """What the pods of the front proxy answer."""
-    return {ask(pod, path) for pod in mesh.pods("front")}
 
 
 def test_route_cluster_and_upstream(mesh: Mesh) -> None:

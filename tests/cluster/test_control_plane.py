@@ -1,0 +1,239 @@
+"""Envoys that a control plane sends their configuration: in real pods, under load, with and without it.
+
+One mesh, front proxy → service-a → service-b, two pods each, and two replicas of the control plane.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from behaviour.machine import ROOT, wait_until
+from kubernetes import client
+
+from cluster import images
+from cluster.commands import install_packages
+from cluster.handle import Cluster
+from cluster.lifecycle import given
+from cluster.mesh import Mesh, Watch, answers, ask
+from cluster.plays import must_run
+from cluster.relay import front, service
+
+Item = dict[str, Any]
+
+NAME = "sent"
+SENDER = f"{NAME}-control-plane"
+PORT, STATUS_PORT = 18000, 18001
+FOLLOW_SECONDS = 1.0
+AWAY_SECONDS = 120.0
+SHORT_DNS = {"refresh_rate": "1s", "jitter": "0.1s", "ttl": "5s"}
+STREAM = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The control plane's image, built by the collection's own role and imported into every node."""
+    folder = tmp_path_factory.mktemp("images")
+    install_packages({"/usr/bin/podman": "podman"})
+    images.base_images()
+    build = {
+        "name": "control-plane",
+        "repository": "control-plane",
+        "context": str(ROOT),
+        "dockerfile": "roles/images/files/control-plane/Dockerfile",
+        "args": {"BASE_IMAGE": f"docker-archive:{images.FOLDER}/python-1.tar"},
+    }
+    settings = {"images_builds": [build], "images_archives": str(folder), "images_builder": "podman"}
+    play = must_run(folder, "images", settings)
+    images.import_archive(next(folder.glob("control-plane-*.tar")))
+    facts = (result.get("ansible_facts", {}) for _name, result in play.tasks)
+    return str(next(each["images_references"]["control-plane"] for each in facts if "images_references" in each))
+
+
+@pytest.fixture(scope="module")
+def running(cluster: Cluster, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    if outside := given():
+        pytest.skip(f"asks pods from this machine, which KUBECONFIG={outside} does not let")
+    with cluster.new_namespace() as namespace:
+        mesh = Mesh(cluster, namespace, tmp_path_factory.mktemp("mesh"))
+        mesh.services = [service("service-a", "service-b"), service("service-b")]
+        mesh.fronts = [front()]
+        mesh.settings = {
+            "mesh_name": NAME,
+            "mesh_envoy_image": images.envoy(images.OLDEST),
+            "mesh_dns": SHORT_DNS,
+            "mesh_config_delivery": "ads",
+            "mesh_control_plane": {"image": image},
+        }
+        mesh.must_run()
+        yield mesh
+        mesh.must_run("reset")
+
+
+@pytest.fixture
+def mesh(running: Mesh) -> Mesh:
+    running.settle()
+    return running
+
+
+def page(mesh: Mesh, name: str = "status") -> list[Any]:
+    """What the replicas of the control plane say."""
+    pods = (pod for pod in mesh.pods(SENDER))
+    return [ask(pod, f"/{name}", port=STATUS_PORT) for pod in pods]
+
+
+def connected(mesh: Mesh) -> dict[str, Item]:
+    """What they say of each proxy."""
+    return {entry["node"]: entry for text in page(mesh) for entry in json.loads(text)["connected"]}
+
+
+def proxies(mesh: Mesh) -> set[str]:
+    return {pod.name for pod in mesh.pods() - mesh.pods(SENDER)}
+
+
+def all_synced(mesh: Mesh) -> bool:
+    found = connected(mesh)
+    return set(found) == proxies(mesh) and all(entry["synced"] for entry in found.values())
+
+
+def test_every_proxy_is_sent_its_own(mesh: Mesh) -> None:
+    wait_until(lambda: all_synced(mesh), "every proxy is connected", 30)
+    found = connected(mesh)
+    assert {entry["protocol"] for entry in found.values()} == {"delta"}
+    assert all(entry["proxy"].startswith(f"{entry['workload']}-envoy-") for entry in found.values())
+    status = mesh.must_run("status").output
+    assert status.count("current") == 6
+    assert "CONTROL PLANE" in status
+    assert "not connected" not in status
+    assert 'connected_proxies{protocol="delta"}' in "".join(page(mesh, "metrics"))
+
+
+def test_a_second_run_changes_nothing(mesh: Mesh) -> None:
+    assert mesh.must_run().changed == []
+
+
+def test_route_cluster_and_upstream(mesh: Mesh) -> None:
+    with mesh.load("sent: route, cluster and upstream change"), mesh.unmoved():
+        mesh.front()["routes"].insert(0, {"prefix": "/b", "service": "service-b"})
+        mesh.service("service-b").update(lb_policy="least_request", connect_timeout="2s")
+        mesh.service("service-a")["upstreams"][0].update(timeout="7s", retries=4)
+        with (
+            mesh.config_writes() as writes,
+            Watch(mesh.pods("front"), lambda pod: ask(pod, "/b") == "service-b ") as follow,
+        ):
+            mesh.must_run()
+            followed = follow.wait()
+            seconds = followed - max(each for each in writes if each < followed)
+        print(f"sent route: traffic of every pod follows {seconds:.2f} s after the ConfigMap was written")
+        assert seconds < FOLLOW_SECONDS
+
+
+def test_what_an_envoy_refuses_is_told_and_leaves_what_it_had(mesh: Mesh) -> None:
+    """Written past the playbook, which would have had it validated first."""
+    wait_until(lambda: all_synced(mesh), "every proxy is connected", 30)
+    (name,) = {entry["proxy"] for entry in connected(mesh).values() if entry["workload"] == "front"}
+    files = mesh.core.read_namespaced_config_map(name, mesh.namespace).data
+    (file,) = (each for each in files if each.startswith("rds."))
+    refused = files[file].replace("prefix: /b", "prefix: ''\n        path_separated_prefix: /x/")
+    assert refused != files[file]
+    with mesh.load("sent: something that is refused", 3000), mesh.unmoved():
+        mesh.core.patch_namespaced_config_map(name, mesh.namespace, {"data": {file: refused}})
+        told = []
+
+        def is_told() -> bool:
+            entries = [entry for entry in connected(mesh).values() if entry["workload"] == "front"]
+            told[:] = [entry["types"]["routes"] for entry in entries if entry["types"]["routes"]["refused"]]
+            return len(told) == 2
+
+        wait_until(is_told, "both refuse it", 20)
+        assert {tuple(each["refused"]) for each in told} == {(file[len("rds.") : -len(".yaml")],)}
+        assert all(each["nack"]["message"] for each in told)
+        assert "refused: routes" in mesh.must_run("status").output
+        mesh.must_run()
+    wait_until(lambda: all_synced(mesh), "all have taken what is right", 20)
+
+
+@pytest.mark.parametrize("token", ["", "forged", "a.b.c", "guest"])
+def test_who_does_not_prove_which_proxy_it_is_gets_nothing(mesh: Mesh, token: str) -> None:
+    if token == "guest":  # a real one, for somebody else
+        body = {"spec": {"audiences": ["https://elsewhere.example"]}}
+        token = mesh.core.create_namespaced_service_account_token("front", mesh.namespace, body).status.token
+    metadata = [("x-mesh-token", token)] if token else []
+    with pytest.raises(grpc.RpcError) as error:
+        next(stream(mesh, metadata))
+    assert error.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def stream(mesh: Mesh, metadata: list[tuple[str, str]]) -> Any:
+    authority = mesh.core.read_namespaced_config_map(SENDER, mesh.namespace).data["ca.crt"]
+    name = f"{SENDER}.{mesh.namespace}.svc.cluster.local"
+    options = [("grpc.ssl_target_name_override", name)]
+    (pod, *_rest) = sorted(mesh.pods(SENDER))
+    credentials = grpc.ssl_channel_credentials(authority.encode())
+    channel = grpc.secure_channel(f"{pod.address}:{PORT}", credentials, options)
+    return channel.stream_stream(STREAM)(iter([b""]), metadata=metadata, timeout=10)
+
+
+@pytest.mark.thorough
+def test_scale(mesh: Mesh) -> None:
+    """A third pod gets its share at once; those that leave are not missed."""
+    with mesh.load("sent: scale 2 → 3 → 1") as load:
+        for replicas in (3, 1):
+            for each in [*mesh.services, *mesh.fronts]:
+                each["replicas"] = replicas
+            mesh.must_run()
+            names = {pod.name for pod in mesh.pods("service-a")}
+            assert len(names) == replicas
+            load.wait_until(lambda report: names <= set(report.hostnames()), f"answers of {names}")  # noqa: B023
+    for each in [*mesh.services, *mesh.fronts]:
+        each["replicas"] = 2
+    mesh.must_run()
+
+
+@pytest.mark.thorough
+def test_restart_of_the_control_plane(mesh: Mesh) -> None:
+    before = mesh.pods() - mesh.pods(SENDER)
+    with mesh.load("sent: the control plane is replaced"):
+        for pod in mesh.pods(SENDER):
+            mesh.core.delete_namespaced_pod(pod.name, mesh.namespace)
+        mesh.settle()
+        wait_until(lambda: all_synced(mesh), "every proxy is connected again", 60)
+    assert mesh.pods() - mesh.pods(SENDER) == before
+
+
+@pytest.mark.thorough
+def test_two_minutes_without_the_control_plane(mesh: Mesh) -> None:
+    """Envoys keep what they have; a pod that comes meanwhile starts from its files."""
+    apps = client.AppsV1Api(mesh.cluster.api)
+    with mesh.load("sent: no control plane for two minutes") as load:
+        apps.patch_namespaced_deployment_scale(SENDER, mesh.namespace, {"spec": {"replicas": 0}})
+        wait_until(lambda: not mesh.pods(SENDER), "the control plane is gone", 60)
+        gone = time.monotonic()
+        leaving = min(mesh.pods("service-b"))
+        mesh.core.delete_namespaced_pod(leaving.name, mesh.namespace)
+        mesh.settle()
+        assert "is not connected to the control plane" in mesh.must_run("status").output
+        load.wait_until(lambda _report: time.monotonic() > gone + AWAY_SECONDS, "two minutes", AWAY_SECONDS + 60)
+        apps.patch_namespaced_deployment_scale(SENDER, mesh.namespace, {"spec": {"replicas": 2}})
+        mesh.settle()
+    (new,) = proxies(mesh) - set(connected(mesh))
+    assert new in {pod.name for pod in mesh.pods("service-b")}
+    mesh.core.delete_namespaced_pod(new, mesh.namespace)
+    mesh.settle()
+    wait_until(lambda: all_synced(mesh), "every proxy is connected", 30)
+
+
+@pytest.mark.thorough
+def test_from_one_delivery_to_the_other_and_back(mesh: Mesh) -> None:
+    with mesh.load("sent: ads → files → ads"):
+        mesh.settings["mesh_config_delivery"] = "files"
+        mesh.must_run()
+        assert not [name for name in mesh.objects() if "control-plane" in name]
+        mesh.settings["mesh_config_delivery"] = "ads"
+        mesh.must_run()
+    wait_until(lambda: all_synced(mesh), "every proxy is connected", 30)
+    assert answers(mesh, "/") == {"service-a service-b "}
