@@ -60,7 +60,7 @@ def control_plane_manifests(model: Item, authority: str) -> list[Item]:
         made(rbac, "Role", {"rules": _RIGHTS}),
         made(rbac, "RoleBinding", bound("Role", name)),
         made(rbac, "ClusterRoleBinding", bound("ClusterRole", _REVIEWER), f"{namespace}-{name}"),
-        made("v1", "ConfigMap", {"data": {"ca.crt": authority}}),
+        made("v1", "ConfigMap", {"data": {"ca.crt": authority}}, names.control_plane_authority(mesh["name"])),
         made("v1", "Service", {"spec": {"selector": selector, "clusterIP": "None", "ports": ports}}),
         *_budget(made, settings["replicas"], selector),
         made("apps/v1", "Deployment", {"spec": _deployment(mesh, image, selector)}),

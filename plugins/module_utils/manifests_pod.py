@@ -209,7 +209,7 @@ def _identity(mesh: Item) -> Item:
     """By what a proxy and its control plane know each other. Source: Kubernetes docs, "Projected Volumes"."""
     name = names.control_plane(mesh["name"])
     token = {"audience": name, "expirationSeconds": _TOKEN_SECONDS, "path": "token"}
-    authority = {"name": name, "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    authority = {"name": names.control_plane_authority(mesh["name"]), "items": [{"key": "ca.crt", "path": "ca.crt"}]}
     return {"sources": [{"serviceAccountToken": token}, {"configMap": authority}]}
 
 

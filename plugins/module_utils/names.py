@@ -106,6 +106,11 @@ def control_plane(mesh: str) -> str:
     return f"{mesh}-{CONTROL_PLANE}"
 
 
+def control_plane_authority(mesh: str) -> str:
+    """The ConfigMap of the authority that proxies believe the control plane by."""
+    return f"{control_plane(mesh)}-ca"
+
+
 def port_name(kind: str, port: int) -> str:
     """Of a Service or container, where 15 characters are the most. Source: RFC 6335, service names."""
     return f"{kind}-{port}"

@@ -242,3 +242,17 @@ def _pod(pod: Any) -> Pod:
 def answers(mesh: Mesh, path: str) -> set[str]:
     """What the pods of the front proxy answer."""
     return {ask(pod, path) for pod in mesh.pods("front")}
+
+
+def processes(pod: Pod) -> list[int]:
+    """The processes of a pod, on this machine."""
+    found = [int(each.name) for each in Path("/proc").glob("[0-9]*") if pod.uid in _text_of(each / "cgroup")]
+    assert found
+    return found
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

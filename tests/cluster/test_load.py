@@ -23,7 +23,7 @@ from kubernetes import client
 from cluster import images
 from cluster.handle import Cluster
 from cluster.lifecycle import given
-from cluster.mesh import Mesh, Pod, Watch, answers, ask
+from cluster.mesh import Mesh, Pod, Watch, answers, ask, processes
 from cluster.relay import front, service
 
 Item = dict[str, Any]
@@ -186,17 +186,8 @@ def test_death_of_a_pod(mesh: Mesh) -> None:
 
 
 def kill(pod: Pod) -> None:
-    processes = [each for each in Path("/proc").glob("[0-9]*") if pod.uid in text_of(each / "cgroup")]
-    assert processes
-    for each in processes:
-        os.kill(int(each.name), signal.SIGKILL)
-
-
-def text_of(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
+    for number in processes(pod):
+        os.kill(number, signal.SIGKILL)
 
 
 @pytest.mark.thorough

@@ -48,6 +48,7 @@ def test_its_objects_have_one_name_and_the_labels_of_the_mesh() -> None:
     made = objects()
     names = {kind: item["metadata"]["name"] for kind, item in made.items()}
     assert names.pop("ClusterRoleBinding") == "store-shop-control-plane"
+    assert names.pop("ConfigMap") == "shop-control-plane-ca"
     assert set(names.values()) == {"shop-control-plane"}
     assert {item["metadata"]["labels"]["app.kubernetes.io/part-of"] for item in made.values()} == {"shop"}
     assert made["ConfigMap"]["data"] == {"ca.crt": "PEM"}
