@@ -42,8 +42,9 @@ def steps(old: Files, new: Files) -> list[Files]:
         return []
     if CLUSTERS_FILE not in new:
         return [dict(new)]
-    known = [(old, _content(old)), (new, _content(new))]
-    *early, _last = ordering.every_step(*(content for _text, content in known))
+    before, after = _content(old), _content(new)
+    known = [(old, before), (new, after)]
+    *early, _last = ordering.every_step(before, after)
     return [*(_folder(step, known) for step in early), dict(new)]
 
 
