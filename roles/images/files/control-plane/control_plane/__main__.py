@@ -8,7 +8,7 @@ import ipaddress
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ async def run(options: argparse.Namespace) -> None:
     await server.start()
     log("listening", listen=_address(options.listen), status=_address(options.status))
 
-    following = asyncio.create_task(follow)
+    following = asyncio.create_task(follow())
     await stop.wait()
     following.cancel()
     http.close()
@@ -82,14 +82,15 @@ def _connect() -> kube.Cluster:
 
 def _source(
     options: argparse.Namespace, store: Store, metrics: Metrics, cluster: kube.Cluster | None
-) -> tuple[sources.Source, Coroutine[Any, Any, None]]:
+) -> tuple[sources.Source, Callable[[], Coroutine[Any, Any, None]]]:
     """What the configuration is taken from, and what follows its changes."""
     if options.resources:
         file = sources.FileSource(store, metrics, options.resources)
         file.look()
-        return file, file.follow()
+        return file, file.follow
     mesh = sources.MeshSource(store, metrics, options.suffix)
-    return mesh, sources.follow_cluster(mesh, cluster, options.namespace, options.mesh, options.suffix)
+    where = (options.namespace, options.mesh, options.suffix)
+    return mesh, lambda: sources.follow_cluster(mesh, cluster, *where)
 
 
 def _bind(server: Any, options: argparse.Namespace) -> None:
