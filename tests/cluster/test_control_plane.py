@@ -29,7 +29,7 @@ Item = dict[str, Any]
 NAME = "sent"
 SENDER = f"{NAME}-control-plane"
 PORT, STATUS_PORT = 18000, 18001
-FOLLOW_SECONDS = 1.0
+FOLLOW_SECONDS = 3.0
 AWAY_SECONDS = 120.0
 SHORT_DNS = {"refresh_rate": "1s", "jitter": "0.1s", "ttl": "5s"}
 

@@ -25,7 +25,7 @@ print(FOLDER)
 """
 CLUSTER = [BIN / "python", "-m", "cluster"]
 FOUND = {"PYTHONPATH": "tests"}
-WITH_LOAD = ("test_cluster.py", "test_load.py")
+WITH_LOAD = ("test_cluster.py", "test_load.py", "test_control_plane.py")
 
 
 def programs(log: Log) -> list[Check]:
