@@ -255,6 +255,7 @@ def test_two_minutes_without_the_control_plane(mesh: Mesh) -> None:
         load.wait_until(lambda _report: time.monotonic() > gone + AWAY_SECONDS, "two minutes", AWAY_SECONDS + 60)
         apps.patch_namespaced_deployment_scale(SENDER, mesh.namespace, {"spec": {"replicas": 2}})
         mesh.settle()
+    wait_until(lambda: len(proxies(mesh) - set(connected(mesh))) == 1, "all others are connected again", 60)
     (new,) = proxies(mesh) - set(connected(mesh))
     assert new in {pod.name for pod in mesh.pods("service-b")}
     mesh.core.delete_namespaced_pod(new, mesh.namespace)
