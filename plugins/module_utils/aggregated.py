@@ -15,14 +15,13 @@ from typing import Any
 from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import CLUSTERS_FILE, LISTENERS_FILE
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy import Config, aggregated, socket_address, typed
+from ansible_collections.sidecar.mesh.plugins.module_utils.files import ENDPOINTS
+from ansible_collections.sidecar.mesh.plugins.module_utils.ordering import Resources
 
 Files = dict[str, str]
-Resources = dict[str, dict[str, Config]]
-"""``clusters``, ``endpoints``, ``listeners`` and ``routes``, each by name; every resource names its type."""
 Replicas = dict[str, list[dict[str, str]]]
 """Replicas by DNS name of their service: ``address``, and ``health`` (one of Envoy's HealthStatus) unless healthy."""
 
-_ASSIGNMENT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
 _DNS = ("cluster_type", "load_assignment")
 """Fields of a cluster that asks DNS."""
 
@@ -95,7 +94,7 @@ def _assignment(item: Config, hosts: list[dict[str, str]]) -> Config:
     port, hostname = asked["address"]["socket_address"]["port_value"], asked.get("hostname")
     ordered = sorted(hosts, key=lambda host: host["address"])
     endpoints = [{"lb_endpoints": [_lb_endpoint(host, port, hostname) for host in ordered]}] if hosts else []
-    return typed(_ASSIGNMENT, cluster_name=item["name"], endpoints=endpoints)
+    return typed(ENDPOINTS, cluster_name=item["name"], endpoints=endpoints)
 
 
 def _lb_endpoint(host: dict[str, str], port: int, hostname: str | None) -> Config:

@@ -84,7 +84,7 @@ def mesh_rules(model: Item) -> dict[str, Item]:
         ingress = [*opened, *(_rule([_KUBELET], sorted(probed)) if probed else []), *_metrics(proxy, mesh)]
         rules[front["name"]] = {"ingress": ingress, "egress": _egress(front, proxy, mesh)}
     if mesh["config_delivery"] == "ads":
-        rules[names.control_plane(mesh["name"])] = _control_plane(callers[names.CONTROL_PLANE_CLUSTER], mesh)
+        rules[names.control_plane(mesh["name"])] = _control_plane(callers.get(names.CONTROL_PLANE_CLUSTER, []), mesh)
     return rules
 
 

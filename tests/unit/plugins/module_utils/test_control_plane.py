@@ -9,6 +9,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils import control_plane
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash
 from ansible_collections.sidecar.mesh.plugins.module_utils.manifests_control_plane import control_plane_manifests
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import ModelError, build_model
+from ansible_collections.sidecar.mesh.plugins.module_utils.policies import mesh_policies
 from ansible_collections.sidecar.mesh.plugins.module_utils.selection import SelectionError
 
 FILES = {"cds.yaml": "a", "lds.yaml": "b"}
@@ -63,6 +64,11 @@ def test_it_may_read_and_not_write() -> None:
 def test_one_replica_has_no_budget_that_would_hold_its_node() -> None:
     assert "PodDisruptionBudget" in objects(replicas=2)
     assert "PodDisruptionBudget" not in objects(replicas=1)
+
+
+def test_a_mesh_without_proxies_has_a_policy_that_admits_none() -> None:
+    (policy,) = mesh_policies(model(), "kubernetes").values()
+    assert [rule["ports"][0]["port"] for rule in policy["spec"]["ingress"]] == [18001]
 
 
 def test_its_ports_are_those_of_the_inventory() -> None:
