@@ -156,13 +156,14 @@ def _ports(proxy: Item | None) -> list[int]:
 
 def _envoy(proxy: Item, mesh: Item, wait: int, *, on_host: bool = False) -> Item:
     envoy, image = proxy["envoy"], envoy_image(proxy, mesh)
+    program, *args = command(proxy, "$(POD_NAME)")
     return present(
         {
             "name": names.ENVOY_CONTAINER,
             "image": image,
             # Not the image's own command, a script that takes root for granted.
-            "command": command(proxy, "$(POD_NAME)")[:1],
-            "args": command(proxy, "$(POD_NAME)")[1:],
+            "command": [program],
+            "args": args,
             "env": [_POD_NAME],
             "ports": _container_ports(proxy, on_host=on_host),
             "resources": envoy["resources"],
