@@ -555,7 +555,7 @@ CONTROL_PLANE: Field = {
         },
         "patience": {
             "type": "duration",
-            "default": "2s",
+            "default": "10s",
             "description": (
                 "How long an Envoy that starts asks for the control plane before it starts from the files of its "
                 "ConfigMap instead."
