@@ -20,12 +20,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.sidecar.mesh.plugins.module_utils import names
+from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import BOOTSTRAP_FILE, FALLBACK_FILE
 from ansible_collections.sidecar.mesh.plugins.module_utils.validate_join import (
     ENDINGS,
     HAS_YAML,
@@ -289,24 +291,35 @@ def validate(configs: Sequence[Config], envoy: Envoy, cache: Cache, parallel: in
     verdicts: dict[str, Future[list[Problem]]] = {}
     with ThreadPoolExecutor(max(1, parallel)) as pool:
         asked = pool.submit(envoy.version)  # takes about as long as the joining
-        jobs = [_Job.of(config) for config in configs]
+        jobs = [[_Job.of(start) for start in _starts(config)] for config in configs]
         report = Report(asked.result())
-        for job in jobs:
+        for job in itertools.chain(*jobs):
             job.key = cache_key(job.start, job.args, f"{envoy.program} {report.version}") if job.joined.tree else ""
             if job.key and job.key not in verdicts and not cache.holds(job.key):
                 verdicts[job.key] = pool.submit(_verdict, job, envoy)
-    for job in jobs:
-        _enter(report, job, verdicts.get(job.key))
+    for config, own in zip(configs, jobs, strict=True):
+        _enter(report, config.name, own, verdicts)
     accepted = [key for key, verdict in verdicts.items() if not verdict.result()]
     report.unchecked += filter(None, [cache.add(accepted)])
     return report
+
+
+def _starts(config: Config) -> list[Config]:
+    """What a proxy may start from. One with a control plane starts from its bootstrap, or from the fallback by which it
+    reads the files that it is sent otherwise."""
+    if FALLBACK_FILE not in config.files:
+        return [config]
+    files = {name: text for name, text in config.files.items() if name not in (BOOTSTRAP_FILE, FALLBACK_FILE)}
+    secrets = {name: text for name, text in files.items() if names.is_secret_file(name)}
+    fallback = {**files, BOOTSTRAP_FILE: config.files[FALLBACK_FILE]}
+    bootstrap = {name: config.files[name] for name in (BOOTSTRAP_FILE,) if name in config.files}
+    return [replace(config, files=start) for start in ({**secrets, **bootstrap}, fallback)]
 
 
 @dataclass
 class _Job:
     """A config on its way; equal keys mean the same verdict."""
 
-    config: Config
     joined: Joined
     start: Map
     args: list[str]
@@ -316,7 +329,7 @@ class _Job:
     def of(cls, config: Config) -> _Job:
         joined = Joined(problems=[Problem("", "", config.missing)]) if config.missing else join(config.files)
         args = running_args(config.args)
-        return cls(config, joined, start(joined), args + _node_args(args, joined.tree))
+        return cls(joined, start(joined), args + _node_args(args, joined.tree))
 
 
 def _verdict(job: _Job, envoy: Envoy) -> list[Problem]:
@@ -327,9 +340,10 @@ def _verdict(job: _Job, envoy: Envoy) -> list[Problem]:
     return locate(job.joined, outcome, lambda config: envoy.judge(config, job.args))
 
 
-def _enter(report: Report, job: _Job, verdict: Future[list[Problem]] | None) -> None:
-    found = verdict.result() if verdict else []
-    problems = dict.fromkeys([*job.joined.problems, *found])
-    report.problems += [f"{job.config.name}: {problem}" for problem in problems]
-    report.unchecked += [f"{job.config.name}: {text}" for text in job.joined.unchecked]
-    (report.refused if problems else report.validated if verdict else report.unchanged).append(job.config.name)
+def _enter(report: Report, name: str, jobs: list[_Job], verdicts: Mapping[str, Future[list[Problem]]]) -> None:
+    asked = [verdicts[job.key] for job in jobs if job.key in verdicts]
+    found = [problem for verdict in asked for problem in verdict.result()]
+    problems = dict.fromkeys([*(problem for job in jobs for problem in job.joined.problems), *found])
+    report.problems += [f"{name}: {problem}" for problem in problems]
+    report.unchecked += dict.fromkeys(f"{name}: {text}" for job in jobs for text in job.joined.unchecked)
+    (report.refused if problems else report.validated if asked else report.unchanged).append(name)

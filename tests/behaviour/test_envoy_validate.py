@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
+from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 from ansible_collections.sidecar.mesh.plugins.module_utils.validate import (
     Cache,
     Config,
@@ -896,6 +898,40 @@ def test_the_arguments_it_runs_with_are_used(envoy: Envoy) -> None:
             "match for argument"
         )
     ]
+
+
+# ------------------------------------------------------------------------------------------------- with a control plane
+def sent(tmp_path: Path, **upstream: Any) -> Map:
+    """The files of a sidecar that a control plane sends its configuration, which ends where the files do."""
+    services = [
+        {"name": "a", "port": 8081, "command": ["a"], "upstreams": [{"service": "b", "port": 9001, **upstream}]},
+        {"name": "b", "port": 8082, "command": ["b"]},
+    ]
+    settings = {"engine": "local", "config_delivery": "ads", "state_path": str(tmp_path)}
+    (tmp_path / "control-plane").mkdir(exist_ok=True)
+    (tmp_path / "control-plane" / "token").write_text("secret")
+    return dict(
+        next(item["files"] for item in mesh_files(build_model(services, [], settings)) if item["name"] == "a-1")
+    )
+
+
+def test_what_a_control_plane_sends_is_judged_like_files(envoy: Envoy, tmp_path: Path) -> None:
+    good = validate([Config("a-1", sent(tmp_path))], envoy, Cache(None), 2)
+    assert (good.validated, good.problems, good.unchecked) == (["a-1"], [], [])
+    typo = sent(tmp_path, envoy_patch={"cluster": {"lb_polizy": "RANDOM"}})
+    bad = validate([Config("a-1", typo)], envoy, Cache(None), 2)
+    assert bad.refused == ["a-1"]
+    assert len(bad.problems) == 1
+    assert "cds.yaml: resources[1] (b)" in bad.problems[0]
+    assert "lb_polizy" in bad.problems[0]
+
+
+def test_so_is_the_bootstrap_it_starts_from(envoy: Envoy, tmp_path: Path) -> None:
+    files = sent(tmp_path)
+    broken = {**files, "bootstrap.yaml": files["bootstrap.yaml"].replace("DELTA_GRPC", "DELTA_GRCP")}
+    report = validate([Config("a-1", broken)], envoy, Cache(None), 2)
+    assert report.refused == ["a-1"]
+    assert "DELTA_GRCP" in report.problems[0]
 
 
 # -------------------------------------------------------------------------------------------------- an Envoy in trouble
