@@ -30,6 +30,8 @@ CLUSTERS_FILE = "cds.yaml"
 LISTENERS_FILE = "lds.yaml"
 
 # What dashboards, alerts and this collection read: whole families by their prefix, the rest by the last part.
+_RECONNECT = {"retry_back_off": {"base_interval": "0.5s", "max_interval": "5s"}}
+"""By itself Envoy takes up to 30 s to come back to a control plane that was away."""
 _STATS_OF = ("server.", "cluster_manager.", "listener_manager.", "overload.", "sds.")
 _STATS = (
     # Requests and connections of listeners and clusters.
@@ -99,7 +101,7 @@ def _from_control_plane() -> Config:
             "api_type": "DELTA_GRPC",
             "transport_api_version": "V3",
             "set_node_on_first_message_only": True,
-            "grpc_services": [{"envoy_grpc": {"cluster_name": CONTROL_PLANE_CLUSTER}}],
+            "grpc_services": [{"envoy_grpc": {"cluster_name": CONTROL_PLANE_CLUSTER, "retry_policy": _RECONNECT}}],
         },
         "cds_config": aggregated(),
         "lds_config": aggregated(),
@@ -153,22 +155,22 @@ exec "$0" --config-path "$4/$start.yaml" "${@:5}"
 """
 
 
-def command(proxy: dict[str, Any], node: str) -> list[str]:
-    """The command line of a proxy in a pod.
+def command(proxy: dict[str, Any], node: str, program: str = "envoy") -> list[str]:
+    """The command line of a proxy; ``node`` is the name of the replica.
 
     With a control plane it starts by a shell, which chooses between bootstrap and fallback: a proxy that starts without
     a control plane would have no listener until there is one again.
     """
     sender = proxy["control_plane"]
     if not sender:
-        return ["envoy", *arguments(proxy, node)]
+        return [program, *arguments(proxy, node)]
     patience = str(math.ceil(seconds(sender["patience"])))
-    asked = [f"{sender['hostname']}.", str(sender["port"]), patience, proxy["paths"]["config"]]
-    return ["bash", "-c", _START, "envoy", *asked, *_settings(proxy, node)]
+    asked = [sender["asked"], str(sender["port"]), patience, proxy["paths"]["config"]]
+    return ["bash", "-c", _START, program, *asked, *_settings(proxy, node)]
 
 
 def arguments(proxy: dict[str, Any], node: str) -> list[str]:
-    """Envoy's arguments; ``node`` is the name of the replica."""
+    """Envoy's arguments without a control plane; ``node`` is the name of the replica."""
     return ["--config-path", f"{proxy['paths']['config']}/{BOOTSTRAP_FILE}", *_settings(proxy, node)]
 
 

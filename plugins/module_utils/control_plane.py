@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ansible_collections.sidecar.mesh.plugins.module_utils import kube, kube_proxies, names, pods
+from ansible_collections.sidecar.mesh.plugins.module_utils import admin, kube, kube_proxies, names, pods
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash
 
 Object = dict[str, Any]
@@ -22,25 +22,44 @@ STATUS_PORT = "status"
 _PAGE = "/status"
 
 
-def connected(cluster: kube.Cluster, replicas: list[Object]) -> dict[str, Object]:
-    """The entries of all proxies, by pod. ``replicas``: the control plane's pods; one that does not answer has none.
+Said = tuple[dict[str, Object], str]
+"""The entries of all proxies, by replica, and what is wrong with the newest configuration, if something is."""
+
+
+def connected(cluster: kube.Cluster, replicas: list[Object]) -> Said:
+    """What the control plane's pods say; one that does not answer says nothing.
 
     Raises ApiError for a right that is missing.
     """
     found: dict[str, Object] = {}
+    problem = ""
     for pod in replicas:
         port = _port(pod)
         if not port or not pods.is_ready(pod):
             continue
         path = f"{kube_proxies.pod_path(pod, f':{port}')}/proxy{_PAGE}"
         try:
-            page = json.loads(kube.text(cluster, "GET", path, timeout=kube_proxies.ANSWER_SECONDS, retries=0))
+            page = kube.text(cluster, "GET", path, timeout=kube_proxies.ANSWER_SECONDS, retries=0)
         except kube.ApiError as exc:
             if exc.status == 403:
                 raise
             continue
-        found |= {entry["node"]: entry for entry in page["connected"]}
-    return found
+        entries, wrong = _said(page)
+        found, problem = {**found, **entries}, wrong or problem
+    return found, problem
+
+
+def connected_here(address: str) -> Said:
+    """What a control plane on this machine says; nothing while nobody answers at ``address:port``."""
+    try:
+        return _said(admin.request(address, _PAGE))
+    except admin.UnreachableError:
+        return {}, ""
+
+
+def _said(page: str) -> Said:
+    data = json.loads(page)
+    return {entry["node"]: entry for entry in data["connected"]}, data["configuration"]["error"] or ""
 
 
 def is_replica(pod: Object) -> bool:

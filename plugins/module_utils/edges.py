@@ -15,7 +15,11 @@ from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import names, services
 from ansible_collections.sidecar.mesh.plugins.module_utils.check import check
-from ansible_collections.sidecar.mesh.plugins.module_utils.local import DNS_PORT, dns_address
+from ansible_collections.sidecar.mesh.plugins.module_utils.local import (
+    DNS_PORT,
+    control_plane_address,
+    dns_address,
+)
 from ansible_collections.sidecar.mesh.plugins.module_utils.schema_edge import EDGE, SLOW_STARTING_POLICIES
 
 Item = dict[str, Any]
@@ -107,23 +111,38 @@ def control_plane(mesh: Item) -> Item | None:
     """The edge to what sends a proxy its configuration, if the mesh has it. Each proves to the other who it is."""
     if mesh["config_delivery"] != "ads":
         return None
-    hostname = names.dns_name(names.control_plane(mesh["name"]), mesh["namespace"], mesh["domain"])
+    local = mesh["engine"] == "local"
+    folder = f"{mesh['state_path']}/{names.CONTROL_PLANE}" if local else CONTROL_PLANE_FOLDER
     return {
         **_PLAIN,
         "name": names.CONTROL_PLANE_CLUSTER,
         "protocol": "grpc",
-        "discovery": "dns",
         "lb_policy": "round_robin",
         "connect_timeout": CONNECT_TIMEOUT,
-        "hostname": hostname,
         "port": mesh["control_plane"]["port"],
-        "endpoints": [],
-        "dns": mesh["dns"],
-        "tls": {"server_name": hostname, "ca_file": CONTROL_PLANE_CA, "client_certificate": None, "alpn": ["h2"]},
-        "token": {"name": names.CONTROL_PLANE_TOKEN, "folder": CONTROL_PLANE_FOLDER},
+        **(_on_this_machine(mesh) if local else _in_cluster(mesh)),
+        "token": {"name": names.CONTROL_PLANE_TOKEN, "folder": folder},
         "patience": mesh["control_plane"]["patience"],
         "envoy_patch": {},
     }
+
+
+def _in_cluster(mesh: Item) -> Item:
+    hostname = names.dns_name(names.control_plane(mesh["name"]), mesh["namespace"], mesh["domain"])
+    return {
+        "discovery": "dns",
+        "hostname": hostname,
+        "endpoints": [],
+        "dns": mesh["dns"],
+        "tls": {"server_name": hostname, "ca_file": CONTROL_PLANE_CA, "client_certificate": None, "alpn": ["h2"]},
+        "asked": f"{hostname}.",
+    }
+
+
+def _on_this_machine(mesh: Item) -> Item:
+    address = control_plane_address(mesh["name"])
+    endpoint = {"address": address, "port": mesh["control_plane"]["port"], "zone": None}
+    return {"discovery": "static", "endpoints": [endpoint], "asked": address}
 
 
 def admin(address: str, port: int) -> Item:

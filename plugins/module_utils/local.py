@@ -17,6 +17,7 @@ LOCALHOST = "127.0.0.1"
 PRIVILEGED = 1024
 RAISED_BY = 8000
 DNS_PORT = 8053
+_PORTS = ("port", "admin_port", "status_port")
 # 127.0.x.y belongs to the system (localhost, resolver stubs).
 _NETWORKS = range(1 << 8, 255 << 8)
 
@@ -33,7 +34,7 @@ def map_ports(value: Any) -> Any:
             return value
         return {
             # In an environment, "port" is text.
-            key: map_port(item) if key in ("port", "admin_port") and isinstance(item, int) else map_ports(item)
+            key: map_port(item) if key in _PORTS and isinstance(item, int) else map_ports(item)
             for key, item in value.items()
             if key != "envoy_patch"
         } | ({"envoy_patch": value["envoy_patch"]} if "envoy_patch" in value else {})
@@ -61,8 +62,17 @@ def allocate(mesh: str, workloads: Iterable[Item]) -> list[Item]:
 
 
 def dns_address(mesh: str) -> str:
-    """Address of the mesh's DNS server; no service can be named like this."""
-    return f"{_networks(mesh, [':dns'])[':dns']}.254"
+    """Address of the mesh's DNS server."""
+    return f"{_own_network(mesh)}.254"
+
+
+def control_plane_address(mesh: str) -> str:
+    return f"{_own_network(mesh)}.253"
+
+
+def _own_network(mesh: str) -> str:
+    """No service can be named like this."""
+    return _networks(mesh, [":dns"])[":dns"]
 
 
 def _networks(mesh: str, workloads: list[str]) -> dict[str, str]:

@@ -11,9 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import names, services
-from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments, bootstrap
+from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import bootstrap, command
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash
-from ansible_collections.sidecar.mesh.plugins.module_utils.local import DNS_PORT, dns_address
+from ansible_collections.sidecar.mesh.plugins.module_utils.local import (
+    DNS_PORT,
+    control_plane_address,
+    dns_address,
+)
 from ansible_collections.sidecar.mesh.plugins.module_utils.selection import SelectionError
 from ansible_collections.sidecar.mesh.plugins.module_utils.served import mesh_certificates
 from ansible_collections.sidecar.mesh.plugins.module_utils.values import seconds
@@ -23,7 +27,7 @@ Item = dict[str, Any]
 DNS_PROGRAM = "dns"
 RECORD_TTL_SECONDS = 1
 APPLICATION_STOP_SECONDS = 15
-PRIORITIES = {"dns": 1, "application": 10, "sidecar": 20, "front": 30}
+PRIORITIES = {"dns": 1, "control-plane": 2, "application": 10, "sidecar": 20, "front": 30}
 SHIPPED = "$(APPLICATIONS)/"
 _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 
@@ -32,11 +36,12 @@ def local_plan(model: Item, paths: Item) -> Item:
     """Everything role local needs to know.
 
     ``paths``: state (the mesh's folder), python and envoy (binaries), path (PATH of applications), applications
-    (folder of the shipped ones), dns_server (the script), and ``versions`` of envoy, applications and dns_server, whose
-    change restarts what they run.
+    (folder of the shipped ones), dns_server (the script), control_plane (``python`` and its ``modules``), and
+    ``versions`` of envoy, applications, dns_server and control_plane, whose change restarts what they run.
     Returns ``programs`` (for local_processes), ``listeners`` and ``binaries`` (for local_preflight), ``zone`` (for
-    local_publish), ``applications`` (names of shipped ones in use) and ``certificates`` (names of those that listeners
-    serve; those that proxies show to servers outside are given by their owners).
+    local_publish), ``control_plane`` (address and port at which it is asked, if it runs), ``applications`` (names of
+    shipped ones in use) and ``certificates`` (names of those that listeners serve; those that proxies show to servers
+    outside are given by their owners).
 
     Raises SelectionError for a model of another engine.
     """
@@ -49,9 +54,14 @@ def local_plan(model: Item, paths: Item) -> Item:
         "listeners": list(_listeners(model)),
         "binaries": list(_binaries(model, paths)),
         "zone": zone(model),
+        "control_plane": _status_address(model["mesh"]),
         "applications": sorted({name for service in model["services"] for name in _shipped(service)}),
         "certificates": list(mesh_certificates(model)),
     }
+
+
+def _status_address(mesh: Item) -> str:
+    return f"{control_plane_address(mesh['name'])}:{mesh['control_plane']['status_port']}"
 
 
 def zone(model: Item) -> Item:
@@ -99,6 +109,8 @@ def environment(service: Item, replica: Item, paths: Item) -> dict[str, str]:
 
 def _programs(model: Item, replicas: dict[str, Item], paths: Item) -> Iterator[Item]:
     yield _dns(model["mesh"], paths)
+    if model["mesh"]["config_delivery"] == "ads":
+        yield _control_plane(model["mesh"], paths)
     known = {service["name"]: service for service in model["services"]}
     for replica in model["replicas"]:
         if replica["workload"] in known:
@@ -120,6 +132,25 @@ def _dns(mesh: Item, paths: Item) -> Item:
     }
 
 
+def _control_plane(mesh: Item, paths: Item) -> Item:
+    address, ports = control_plane_address(mesh["name"]), mesh["control_plane"]
+    status, state, tools = _status_address(mesh), paths["state"], paths["control_plane"]
+    command = [
+        *(tools["python"], "-m", "control_plane"),
+        *("--listen", f"{address}:{ports['port']}", "--status", status),
+        *("--published", f"{state}/{names.CONTROL_PLANE}/published.json", "--zone", f"{state}/zone.json"),
+        *("--suffix", f"{mesh['namespace']}.svc.{mesh['domain']}"),
+        *("--token", f"{state}/{names.CONTROL_PLANE}/token"),
+    ]
+    variables = {"PYTHONPATH": ":".join(tools["modules"])}
+    return {
+        **_program(names.CONTROL_PLANE, command, paths["versions"]["control_plane"], variables, paths),
+        "priority": PRIORITIES["control-plane"],
+        "ready": {"http": f"http://{status}/ready"},
+        "stop_seconds": 5,
+    }
+
+
 def _application(service: Item, replica: Item, paths: Item) -> Item:
     variables = environment(service, replica, paths)
     command = [expand(word, variables) for word in service["command"]]
@@ -136,10 +167,10 @@ def _application(service: Item, replica: Item, paths: Item) -> Item:
 
 def _envoy(proxy: Item, replica: Item, paths: Item) -> Item:
     admin = f"{replica['address']}:{proxy['envoy']['admin_port']}"
-    command = [paths["envoy"], *arguments(proxy, proxy["name"])]
     version = f"{paths['versions']['envoy']}-{content_hash(bootstrap(proxy))}"
+    started = command(proxy, proxy["name"], paths["envoy"])
     return {
-        **_program(f"{proxy['name']}.{proxy['kind']}", command, version, {}, paths),
+        **_program(f"{proxy['name']}.{proxy['kind']}", started, version, {}, paths),
         "priority": PRIORITIES[proxy["kind"]],
         "ready": {"http": f"http://{admin}/ready"},
         "drain": {"admin": admin, "seconds": seconds(proxy["envoy"]["drain_time"])},
@@ -170,6 +201,14 @@ def _listeners(model: Item) -> Iterator[Item]:
             "owner": "the DNS server",
             "variable": "mesh_name",
         }
+    if mesh["config_delivery"] == "ads":
+        for key in ("port", "status_port"):
+            yield _listening(
+                control_plane_address(mesh["name"]),
+                mesh["control_plane"][key],
+                "the control plane",
+                f"mesh_control_plane: {key}",
+            )
     known = {service["name"]: service for service in model["services"]}
     for replica in model["replicas"]:
         if replica["workload"] in known:

@@ -50,6 +50,7 @@ def build_model(services: Any, front_proxies: Any = None, settings: dict[str, An
     front_proxies = _section("mesh_front_proxies", front_proxies, problems)
     if mesh["engine"] == "local":
         services, front_proxies = map_ports(services), map_ports(front_proxies)
+        mesh["control_plane"] = map_ports(mesh["control_plane"])
     # Versions of one service may have the same mistake.
     problems += dict.fromkeys(reference_problems(services, front_proxies, mesh, deployed))
     if problems:

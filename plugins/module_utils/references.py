@@ -43,7 +43,6 @@ def reference_problems(services: list[Item], front_proxies: list[Item], mesh: It
             yield from front_proxy(path, front, known, mesh)
             yield from kubernetes.front_proxy(path, front, mesh, on_kubernetes)
     yield from kubernetes.policies(mesh)
-    yield from _delivery(mesh)
     if mesh["engine"] == "local":
         yield from front_ports(front_proxies)
 
@@ -57,11 +56,6 @@ def _same_names(services: list[Item], front_proxies: list[Item]) -> Iterator[str
     for name, places in paths.items():
         if len(places) > 1:
             yield f"{places[-1]}: {name!r} is taken by {words(places[:-1])}; names are unique in a mesh"
-
-
-def _delivery(mesh: Item) -> Iterator[str]:
-    if (mesh["engine"], mesh["config_delivery"]) == ("local", "ads"):
-        yield "mesh_config_delivery: 'ads' is for mesh_engine kubernetes; give files or static"
 
 
 def _deployment(path: str, service: Item, engine: str) -> Iterator[str]:

@@ -17,6 +17,7 @@ description:
     there can stop.
   - When an Envoy refuses a file, the former configuration is put back in the same way, and the module fails with
     Envoy's reason.
+  - With O(control_plane) the same folders are what the control plane sends, and it tells what Envoys have accepted.
 options:
   stage:
     description:
@@ -65,6 +66,28 @@ options:
     description: Content of the file; C(records) maps names to lists of addresses.
     type: dict
     required: true
+  control_plane:
+    description: What sends proxies their configuration, where they do not read it from their folders.
+    type: dict
+    suboptions:
+      wanted:
+        description:
+          - Whether the mesh is to have it. Else it is told of changes as long as O(control_plane.published) is there,
+            for those that still run with it.
+        type: bool
+        required: true
+      published:
+        description: The file that tells it of folders.
+        type: path
+        required: true
+      status:
+        description: Its address and port for questions.
+        type: str
+        required: true
+      proxies:
+        description:
+          - What it is told instead of O(proxies), as C(published_before) of a call that is to be undone.
+        type: dict
   hold:
     description:
       - With O(stage=running), names of sidecars whose application runs as it was before and is still to be restarted.
@@ -124,6 +147,11 @@ zone_before:
   type: dict
   returned: with O(stage=new)
   sample: {ttl: 1, domain: cluster.local, records: {service-a.default.svc.cluster.local: [127.10.20.1]}}
+published_before:
+  description: What O(control_plane.published) said of proxies; empty where there was none.
+  type: dict
+  returned: with O(stage=new)
+  sample: {}
 unused:
   description: Config folders under O(root) that belong to no proxy given.
   type: list
@@ -141,13 +169,18 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.sidecar.mesh.plugins.module_utils import admin as envoy_admin
+from ansible_collections.sidecar.mesh.plugins.module_utils import control_plane
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import CLUSTERS_FILE
-from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import HAS_YAML
-from ansible_collections.sidecar.mesh.plugins.module_utils.names import OWN_CLUSTERS
+from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import HAS_YAML, content_hash
+from ansible_collections.sidecar.mesh.plugins.module_utils.names import CONTROL_PLANE_CLUSTER, OWN_CLUSTERS
 from ansible_collections.sidecar.mesh.plugins.module_utils.publishing import held, steps, zone_steps
 
 Proxy = dict[str, Any]
+Files = dict[str, str]
+Move = tuple[Proxy, Files, Files]
+"""A proxy with the files of its folder before and after."""
 POLL_SECONDS = 0.02
+PROBLEM_SECONDS = 1.0
 
 
 class RefusedError(Exception):
@@ -210,39 +243,116 @@ def await_step(
     return f"{proxy['name']}: {', '.join(late)} not active after {timeout:g} s"
 
 
-def take_step(proxy: Proxy, before: dict[str, str], now: dict[str, str], timeout: float) -> str:
-    """Writes one step of one proxy and waits for it; empty text when all is well."""
+def refused_before(proxy: Proxy, now: Files) -> dict[str, int] | None:
+    """How often a proxy that reads files has refused each of them so far; None where nobody answers."""
     try:
         stats = envoy_admin.subscription_stats(proxy["admin"])
     except envoy_admin.UnreachableError:
-        stats = {}
-    counts = {name: envoy_admin.refusals(stats, name) for name in now}
-    write_folder(proxy["folder"], before, now)
-    return await_step(proxy, before, now, counts, timeout) if stats else ""
+        return None
+    return {name: envoy_admin.refusals(stats, name) for name in now}
 
 
-def publish(pool: ThreadPoolExecutor, plans: list[tuple[Proxy, list[dict[str, str]]]], timeout: float) -> None:
+def is_sent(proxy: Proxy) -> bool:
+    """Whether a proxy was started with a control plane, and does not read its files."""
+    try:
+        return CONTROL_PLANE_CLUSTER in envoy_admin.cluster_hosts(proxy["admin"])
+    except envoy_admin.UnreachableError:
+        return False
+
+
+def await_sent(moves: list[Move], status: str, timeout: float) -> list[str]:
+    """Waits until proxies have what the control plane was told of; a text for each that has not."""
+    begun, deadline = time.monotonic(), time.monotonic() + timeout
+    wanted = {proxy["name"]: now for proxy, _before, now in moves}
+    while True:
+        entries, problem = control_plane.connected_here(status)
+        # At first it may be of the configuration before.
+        if problem and time.monotonic() > begun + PROBLEM_SECONDS:
+            return [f"control plane: {problem}"]
+        late = {name: what_is_late(entries.get(name), now) for name, now in wanted.items()}
+        refused = {name: control_plane.refused(entries[name]) for name in wanted if name in entries}
+        if any(refused.values()):
+            return [
+                f"{name}: Envoy refused {what}: {reason}"
+                for name, found in refused.items()
+                for what, reason in found.items()
+            ]
+        if not any(late.values()):
+            return []
+        if time.monotonic() > deadline:
+            return [f"{name}: {', '.join(found)} after {timeout:g} s" for name, found in late.items() if found]
+        time.sleep(POLL_SECONDS)
+
+
+def what_is_late(entry: dict[str, Any] | None, files: Files) -> list[str]:
+    if entry is None:
+        return ["is not connected to the control plane"]
+    found = control_plane.late(entry, files)
+    return [f"has not {', '.join(found)}"] if found else []
+
+
+def entry(proxy: Proxy, files: Files) -> dict[str, str]:
+    """What the control plane is told of a proxy."""
+    return {"workload": proxy["workload"], "folder": proxy["folder"], "content": content_hash(files)}
+
+
+def announced(path: str) -> dict[str, Any]:
+    """What the control plane has been told, by proxy."""
+    return dict(zone_data(read(path)).get("proxies", {}))
+
+
+def announce(path: str, proxies: dict[str, Any]) -> None:
+    write(path, json.dumps({"proxies": proxies}, indent=1, sort_keys=True) + "\n")
+
+
+def take_step(pool: ThreadPoolExecutor, moves: list[Move], sender: dict[str, str], timeout: float) -> list[str]:
+    """Writes one step of all proxies that move and waits for it; a text for each that does not take it."""
+    sent = list(pool.map(lambda move: bool(sender) and is_sent(move[0]), moves))
+    by_control_plane = [move for move, is_one in zip(moves, sent, strict=True) if is_one]
+    by_files = [move for move, is_one in zip(moves, sent, strict=True) if not is_one]
+    counts = list(pool.map(lambda move: refused_before(move[0], move[2]), by_files))
+    for proxy, before, now in moves:
+        write_folder(proxy["folder"], before, now)
+    if sender:
+        told = {proxy["name"]: entry(proxy, now) for proxy, _before, now in moves}
+        announce(sender["published"], {**announced(sender["published"]), **told})
+
+    def wait(move: Move, count: dict[str, int] | None) -> str:
+        return "" if count is None else await_step(*move, count, timeout)
+
+    waiting = [pool.submit(wait, *pair) for pair in zip(by_files, counts, strict=True)]
+    late = await_sent(by_control_plane, sender["status"], timeout) if by_control_plane else []
+    return late + [text for future in waiting if (text := future.result())]
+
+
+def publish(
+    pool: ThreadPoolExecutor, plans: list[tuple[Proxy, list[Files]]], sender: dict[str, str], timeout: float
+) -> None:
     """Takes all proxies through their steps together. ``plans``: each proxy with its folder's states, first to last.
 
     Raises RefusedError.
     """
     for number in range(1, max((len(states) for _rest, states in plans), default=1)):
-        moving = [(proxy, states[number - 1], states[number]) for proxy, states in plans if len(states) > number]
-        moving = [move for move in moving if move[1] != move[2]]
-        answers = list(pool.map(lambda move: take_step(*move, timeout), moving))
-        if any(answers):
-            raise RefusedError("\n".join(answer for answer in answers if answer))
+        moves = [(proxy, states[number - 1], states[number]) for proxy, states in plans if len(states) > number]
+        answers = take_step(pool, [move for move in moves if move[1] != move[2]], sender, timeout)
+        if answers:
+            raise RefusedError("\n".join(answers))
 
 
-def put_back(pool: ThreadPoolExecutor, old: dict[str, dict[str, str]], proxies: list[Proxy], timeout: float) -> None:
+def put_back(
+    pool: ThreadPoolExecutor, old: dict[str, Files], proxies: list[Proxy], sender: dict[str, str], timeout: float
+) -> None:
     """The former files again, in the same careful order; whatever refuses them is left with what it has."""
     plans = [
         (proxy, [now, *steps(now, old[proxy["name"]])]) for proxy in proxies for now in [read_folder(proxy["folder"])]
     ]
     with contextlib.suppress(RefusedError):
-        publish(pool, plans, timeout)
+        publish(pool, plans, sender, timeout)
     for proxy in proxies:
         write_folder(proxy["folder"], read_folder(proxy["folder"]), old[proxy["name"]])
+    if sender:
+        former = {proxy["name"]: entry(proxy, old[proxy["name"]]) for proxy in proxies}
+        announce(sender["published"], {**announced(sender["published"]), **former})
 
 
 def await_retired(pool: ThreadPoolExecutor, proxies: list[Proxy], addresses: set[str], timeout: float) -> list[str]:
@@ -288,7 +398,7 @@ def file_diff(path: str, before: str, after: str) -> dict[str, str]:
     return {"before_header": path, "after_header": path, "before": before, "after": after}
 
 
-def diffs(changes: list[tuple[Proxy, dict[str, str], dict[str, str]]]) -> list[dict[str, str]]:
+def diffs(changes: list[Move]) -> list[dict[str, str]]:
     """One entry a changed file, whole files before and after."""
     return [
         file_diff(f"{proxy['folder']}/{name}", old.get(name, ""), new.get(name, ""))
@@ -299,7 +409,7 @@ def diffs(changes: list[tuple[Proxy, dict[str, str], dict[str, str]]]) -> list[d
 
 
 def run_new(module: AnsibleModule, proxies: list[Proxy], running: set[str]) -> dict[str, Any]:
-    """Folders of proxies that do not run, and names nobody had."""
+    """Folders of proxies that do not run, and names nobody had. A control plane that is new is told, too."""
     params = module.params
     changes = [
         (proxy, read_folder(proxy["folder"]), proxy["files"]) for proxy in proxies if proxy["name"] not in running
@@ -308,17 +418,21 @@ def run_new(module: AnsibleModule, proxies: list[Proxy], running: set[str]) -> d
     zone_before = read(params["zone_file"])
     early = zone_steps(zone_records(zone_before), params["zone"]["records"])[0]
     zone_after = zone_text(params["zone"], early)
+    published_before = announced((params["control_plane"] or {}).get("published", ""))
     if not module.check_mode:
         for proxy, old, new in changes:
             write_folder(proxy["folder"], old, new)
         if zone_before != zone_after:
             write(params["zone_file"], zone_after)
+        tell(params, {proxy["name"]: entry(proxy, proxy["files"]) for proxy in proxies if proxy["name"] not in running})
     created = [proxy["folder"] for proxy, old, _new in changes if not old]
+    created += [path for path in [sender_of(params).get("published")] if path and not published_before]
     created += [] if zone_before else [params["zone_file"]]
     return {
         **report(module, changes, zone_before, zone_after),
         "created": created,
         "zone_before": zone_data(zone_before),
+        "published_before": published_before,
     }
 
 
@@ -330,6 +444,7 @@ def run_running(
     live = [proxy for proxy in proxies if proxy["name"] in running]
     changes = [(proxy, read_folder(proxy["folder"]), proxy["files"]) for proxy in live]
     changes = [(proxy, old, held(old, new) if proxy["name"] in params["hold"] else new) for proxy, old, new in changes]
+    wanted = [(proxy, new) for proxy, _old, new in changes]
     changes = [change for change in changes if change[1] != change[2]]
     zone_before = read(params["zone_file"])
     during = zone_steps(zone_records(zone_before), params["zone"]["records"])[1]
@@ -337,6 +452,7 @@ def run_running(
     result = report(module, changes, zone_before, zone_after)
     if not module.check_mode:
         transition(module, pool, changes, zone_before, zone_after)
+        result["changed"] |= settle(module, pool, wanted)
         retired = zone_addresses(zone_before) - zone_addresses(zone_after)
         users = await_retired(pool, live, retired, params["timeout"])
         if users:
@@ -348,21 +464,23 @@ def run_running(
 def transition(
     module: AnsibleModule,
     pool: ThreadPoolExecutor,
-    changes: list[tuple[Proxy, dict[str, str], dict[str, str]]],
+    changes: list[Move],
     zone_before: str,
     zone_after: str,
 ) -> None:
     params = module.params
+    sender = sender_of(params)
     during = zone_text(params["zone"], zone_steps(zone_records(zone_before), params["zone"]["records"])[1])
     if zone_before != during:
         write(params["zone_file"], during)
     try:
-        publish(pool, [(proxy, [old, *steps(old, new)]) for proxy, old, new in changes], params["timeout"])
+        publish(pool, [(proxy, [old, *steps(old, new)]) for proxy, old, new in changes], sender, params["timeout"])
     except RefusedError as exc:
         put_back(
             pool,
             {proxy["name"]: old for proxy, old, new in changes},
             [proxy for proxy, old, new in changes],
+            sender,
             params["timeout"],
         )
         if zone_before != during:
@@ -370,6 +488,43 @@ def transition(
         module.fail_json(msg=f"The former configuration serves on, because Envoy did not take the new one:\n{exc}")
     if during != zone_after:
         write(params["zone_file"], zone_after)
+
+
+def sender_of(params: dict[str, Any]) -> dict[str, str]:
+    """Where the control plane is that has to be told; empty where there is none."""
+    sender = params["control_plane"] or {}
+    return dict(sender) if sender and (sender["wanted"] or Path(sender["published"]).exists()) else {}
+
+
+def tell(params: dict[str, Any], proxies: dict[str, Any], *, forget: bool = False) -> bool:
+    """Has the control plane know these proxies, and ``forget`` those that are none of the mesh any more; whether that
+    is news to it."""
+    sender = sender_of(params)
+    if not sender:
+        return False
+    path, given = sender["published"], {proxy["name"] for proxy in params["proxies"]}
+    before = announced(path)
+    after = {**{name: item for name, item in before.items() if name in given or not forget}, **proxies}
+    if sender["proxies"] is not None:
+        after = sender["proxies"]
+    news = before != after or not Path(path).exists()
+    if news:
+        announce(path, after)
+    return news
+
+
+def settle(module: AnsibleModule, pool: ThreadPoolExecutor, wanted: list[tuple[Proxy, Files]]) -> bool:
+    """Tells the control plane in the end what all proxies that run have; whether that was news to it, as it is after a
+    run that was interrupted."""
+    params = module.params
+    if not tell(params, {proxy["name"]: entry(proxy, files) for proxy, files in wanted}, forget=True):
+        return False
+    sent = list(pool.map(lambda item: is_sent(item[0]), wanted))
+    moves = [(proxy, files, files) for (proxy, files), is_one in zip(wanted, sent, strict=True) if is_one]
+    late = await_sent(moves, params["control_plane"]["status"], params["timeout"]) if moves else []
+    if late:
+        module.fail_json(msg="\n".join(late))
+    return True
 
 
 def unused_folders(root: str, proxies: list[Proxy]) -> list[str]:
@@ -381,7 +536,7 @@ def unused_folders(root: str, proxies: list[Proxy]) -> list[str]:
 
 def report(
     module: AnsibleModule,
-    changes: list[tuple[Proxy, dict[str, str], dict[str, str]]],
+    changes: list[Move],
     zone_before: str,
     zone_after: str,
 ) -> dict[str, Any]:
@@ -416,6 +571,15 @@ def main() -> None:
             "root": {"type": "path", "required": True},
             "zone_file": {"type": "path", "required": True},
             "zone": {"type": "dict", "required": True},
+            "control_plane": {
+                "type": "dict",
+                "options": {
+                    "wanted": {"type": "bool", "required": True},
+                    "published": {"type": "path", "required": True},
+                    "status": {"type": "str", "required": True},
+                    "proxies": {"type": "dict"},
+                },
+            },
             "hold": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 60},
         },

@@ -165,6 +165,8 @@ class Mesh:
     """The control plane's pods, if the mesh has one."""
     sent: dict[str, Object] = field(default_factory=dict)
     """What the control plane says of the proxies that are connected to it, by pod."""
+    problem: str = ""
+    """What it has against the newest configuration."""
 
 
 def passes(error: kube.ApiError) -> bool:
@@ -220,7 +222,7 @@ def listen(mesh: Mesh, asked: list[Future[Answer]]) -> bool:
     until = time.monotonic() + LIST_SECONDS
     while True:
         if mesh.senders:
-            mesh.sent = control_plane.connected(mesh.cluster, mesh.senders)
+            mesh.sent, mesh.problem = control_plane.connected(mesh.cluster, mesh.senders)
         waiting = bool(wait_for(asked, timeout=POLL_SECONDS if mesh.senders else LIST_SECONDS).not_done)
         if not waiting or time.monotonic() > until:
             return waiting
@@ -243,7 +245,8 @@ def await_proxy(mesh: Mesh, key: str, deadline: float) -> Answer:
         if refused and (proxy.refused is not None or now > begun + REFUSED_SECONDS):
             return Answer(proxy, refused=refusal(mesh, proxy, refused))
         if now > deadline:
-            return Answer(proxy, late=lateness(mesh, proxy, trouble or f"{', '.join(late)} not active"))
+            wrong = f" (control plane: {mesh.problem})" if mesh.problem else ""
+            return Answer(proxy, late=lateness(mesh, proxy, trouble or f"{', '.join(late)} not active{wrong}"))
         if now > touch_at and not trouble:
             touch(mesh, proxy)
             touch_at = now + TOUCH_AGAIN_SECONDS * (proxy.touches + 1)

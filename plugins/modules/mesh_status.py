@@ -37,6 +37,9 @@ options:
     type: list
     elements: dict
     default: []
+  control_plane:
+    description: With O(socket), address and port at which the control plane of the mesh, if it has one, is asked.
+    type: str
   certificates:
     description: With O(socket), the folder that has a folder with C(tls.crt) for each certificate.
     type: path
@@ -222,10 +225,12 @@ def note(notes: list[str], exc: kube.ApiError) -> None:
 def sent_to(cluster: kube.Cluster, running: list[Object], notes: list[str]) -> dict[str, Object]:
     """What the control plane, if there is one, says of the proxies that are connected to it."""
     try:
-        return control_plane.connected(cluster, [pod for pod in running if control_plane.is_replica(pod)])
+        sent, problem = control_plane.connected(cluster, [pod for pod in running if control_plane.is_replica(pod)])
     except kube.ApiError as exc:
         note(notes, exc)
         return {}
+    notes += [f"control plane: {problem}"] if problem else []
+    return sent
 
 
 def replica(
@@ -281,9 +286,14 @@ def on_this_machine(params: Object) -> Object:
     states = {name: process.state for name, process in processes.items()}
     notes = [] if states else [f"nothing runs: no supervisor answers at {params['socket']}"]
     proxies = {proxy["name"]: proxy for proxy in params["proxies"]}
+    sender = params["control_plane"]
+    sent, problem = control_plane.connected_here(sender) if sender else ({}, "")
+    notes += [f"control plane: {problem}"] if problem else []
     with ThreadPoolExecutor(max_workers=WORKERS) as pool:
         replicas = list(
-            pool.map(lambda item: local_replica(item, states, proxies.get(item["name"]), notes), params["replicas"])
+            pool.map(
+                lambda item: local_replica(item, states, proxies.get(item["name"]), sent, notes), params["replicas"]
+            )
         )
     fronts = {proxy["workload"] for proxy in params["proxies"] if proxy["kind"] == "front"}
     folder = Path(params["certificates"] or "/nonexistent")
@@ -297,7 +307,8 @@ def on_this_machine(params: Object) -> Object:
                 "replicas": items,
             }
             for name, items in by_name(params["replicas"], replicas).items()
-        ],
+        ]
+        + ([local_control_plane(sender, states)] if sender else []),
         "certificates": [
             status.certificate(path.parent.name, path.read_text(encoding="utf-8"), now())
             for path in sorted(folder.glob("*/tls.crt"))
@@ -313,28 +324,47 @@ def by_name(named: list[Object], items: list[Object]) -> dict[str, list[Object]]
     return dict(sorted(found.items()))
 
 
-def local_replica(item: Object, states: dict[str, str], proxy: Object | None, notes: list[str]) -> Object:
-    """A replica: its processes, and what its Envoy says."""
+def local_control_plane(address: str, states: dict[str, str]) -> Object:
+    state = states.get(names.CONTROL_PLANE)
+    ready = "ready" if state == RUNNING else f"{names.CONTROL_PLANE}: {state}" if state else "does not run"
+    return {
+        "name": names.CONTROL_PLANE,
+        "component": names.CONTROL_PLANE,
+        "ready": int(state == RUNNING),
+        "wanted": 1,
+        "replicas": [local_item(names.CONTROL_PLANE, address.rpartition(":")[0], ready)],
+    }
+
+
+def local_replica(
+    item: Object, states: dict[str, str], proxy: Object | None, sent: dict[str, Object], notes: list[str]
+) -> Object:
+    """A replica: its processes, and what its Envoy and the control plane say."""
     prefix = f"{item['name']}."
     own = {name.removeprefix(prefix): state for name, state in states.items() if name.startswith(prefix)}
     wrong = [f"{name}: {state}" for name, state in sorted(own.items()) if state != RUNNING]
-    found = {
-        "name": item["name"],
-        "place": item["address"],
-        "state": ", ".join(wrong) or ("ready" if own else "does not run"),
-        **dict.fromkeys(("restarts", "config", "refused", "certificate_days")),
-    }
+    state = ", ".join(wrong) or ("ready" if own else "does not run")
+    found = local_item(item["name"], item["address"], state)
     if not proxy or not own:
         return found
     try:
         stats = admin.subscription_stats(proxy["admin"])
-        told = status.configuration(folder_files(proxy["folder"]), stats)
+        files = folder_files(proxy["folder"])
+        told = status.configuration(files, stats, sent.get(item["name"]))
         reasons = admin.refusal_reasons(proxy["admin"]) if told["refused"] else []
     except admin.UnreachableError as exc:
         notes.append(f"{item['name']}: Envoy does not answer: {exc}")
         return found
+    if FALLBACK_FILE in files and item["name"] not in sent:
+        notes.append(f"{item['name']}: is not connected to the control plane, and follows its folder")
     notes.extend(f"{item['name']}: Envoy refused an update: {reason}" for reason in reasons)
     return {**found, **told}
+
+
+def local_item(name: str, place: str, state: str) -> Object:
+    """A replica, before its Envoy was asked."""
+    unknown = dict.fromkeys(("restarts", "config", "refused", "certificate_days"))
+    return {"name": name, "place": place, "state": state, **unknown}
 
 
 def folder_files(folder: str) -> dict[str, str]:
@@ -350,6 +380,7 @@ def main() -> None:
             "socket": {"type": "path"},
             "replicas": {"type": "list", "elements": "dict", "default": []},
             "proxies": {"type": "list", "elements": "dict", "default": []},
+            "control_plane": {"type": "str"},
             "certificates": {"type": "path"},
         },
         mutually_exclusive=[("namespace", "socket")],

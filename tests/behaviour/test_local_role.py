@@ -2,6 +2,7 @@
 
     front -> a (2 replicas) -> b (2 replicas, health-checked)
 
+All of it twice: with Envoys that read files, and with those that a control plane sends their configuration.
 Each test begins with that mesh and leaves it behind; after one that failed, the next one repairs it first.
 """
 
@@ -60,9 +61,10 @@ def home() -> Iterator[Home]:
         yield home
 
 
-@pytest.fixture(scope="module")
-def first(home: Home) -> First:
+@pytest.fixture(scope="module", params=["files", "ads"])
+def first(home: Home, request: pytest.FixtureRequest) -> First:
     mesh, port = home.mesh(), free_port()
+    mesh.settings["mesh_config_delivery"] = request.param
     mesh.services = [
         express("a", replicas=2, upstreams=[{"service": "b", "port": 9001}]),
         express("b", replicas=2, health_check={"type": "http", "interval": "1s"}),
@@ -70,9 +72,10 @@ def first(home: Home) -> First:
     mesh.fronts = [
         {"name": "front", "listeners": [{"port": port}], "routes": [{"prefix": "/", "service": "a"}]},
     ]
-    if not (TOOLS / "sidecar-mesh" / "installed.json").exists():
+    if not (TOOLS / "sidecar-mesh" / "control-plane" / "installed.json").exists():
         # Before there is an Envoy, check mode cannot say all.
         tools = home.mesh()
+        tools.settings["mesh_config_delivery"] = "ads"
         tools.must_run()
         tools.must_run("reset")
     predicted = mesh.must_run("site", "--check", "--diff")
@@ -113,6 +116,11 @@ def assert_predicted(predicted: Play, play: Play, before: dict[str, str], mesh: 
     )
     assert sorted(said) == sorted(done)
     assert said == done
+
+
+def is_sent(mesh: Mesh) -> bool:
+    """Whether a control plane sends the mesh's Envoys their configuration."""
+    return "control-plane" in mesh.pids()
 
 
 def same(old: dict[str, int], new: dict[str, int]) -> dict[str, int]:
@@ -165,7 +173,9 @@ def test_status_tells_of_every_replica_what_it_runs(mesh: Mesh) -> None:
         (lines,) = (result["msg"] for name, result in play.tasks if name == "Show how the mesh is")
         return [line.split() for line in lines]
 
-    replicas = [line[-7:] for line in told() if "ready" in line]
+    lines = told()
+    assert any(line[:2] == ["control-plane", "1/1"] for line in lines) == is_sent(mesh)
+    replicas = [line[-7:] for line in lines if "ready" in line and "control-plane" not in line]
     assert [line[0] for line in replicas] == ["a-1", "a-2", "b-1", "b-2", "front-1"]
     assert {line[4] for line in replicas} == {"current"}
 

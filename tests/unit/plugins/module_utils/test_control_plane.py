@@ -88,5 +88,5 @@ def test_an_image_is_given_or_built() -> None:
 def test_other_meshes_have_none() -> None:
     with pytest.raises(SelectionError, match="only ads on engine kubernetes"):
         control_plane_manifests(build_model([], [], {"engine": "kubernetes"}), "")
-    with pytest.raises(ModelError, match="mesh_config_delivery: 'ads' is for mesh_engine kubernetes"):
-        build_model([], [], {"engine": "local", "config_delivery": "ads"})
+    with pytest.raises(SelectionError, match="only ads on engine kubernetes"):
+        control_plane_manifests(build_model([], [], {"engine": "local", "config_delivery": "ads"}), "")

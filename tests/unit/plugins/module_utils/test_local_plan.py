@@ -285,3 +285,44 @@ def test_shipped_applications_and_certificates() -> None:
 def test_one_replica_of_each_workload_at_a_time(changed: list[str], batches: list[tuple[list[str], list[str]]]) -> None:
     expected = [{"programs": programs, "resting": resting} for programs, resting in batches]
     assert restart_batches(built(), changed) == expected
+
+
+# The control plane
+
+
+SENT = {
+    **PATHS,
+    "control_plane": {"python": "/cp/bin/python", "modules": ["/cp", "/cp/app"]},
+    "versions": {**PATHS["versions"], "control_plane": "c1"},
+}
+
+
+def test_a_control_plane_is_one_more_program_and_two_more_ports() -> None:
+    model = built(config_delivery="ads", control_plane={"port": 443})
+    plan = local_plan(model, SENT)
+    found = {program["name"]: program for program in plan["programs"]}["control-plane"]
+    address = dns_address("demo").rpartition(".")[0] + ".253"
+    # Ports below 1024 would need root.
+    assert found["command"] == [
+        *("/cp/bin/python", "-m", "control_plane", "--listen", f"{address}:8443", "--status", f"{address}:18001"),
+        *("--published", "/state/control-plane/published.json", "--zone", "/state/zone.json"),
+        *("--suffix", "default.svc.cluster.local", "--token", "/state/control-plane/token"),
+    ]
+    assert found["environment"]["PYTHONPATH"] == "/cp:/cp/app"
+    assert found["ready"] == {"http": f"http://{address}:18001/ready"}
+    assert plan["control_plane"] == f"{address}:18001"
+    ports = [(item["port"], item["variable"]) for item in plan["listeners"] if item["address"] == address]
+    assert ports == [(8443, "mesh_control_plane: port"), (18001, "mesh_control_plane: status_port")]
+
+
+def test_an_envoy_with_a_control_plane_starts_by_a_shell_that_asks_for_it() -> None:
+    command = programs(built(config_delivery="ads"), SENT)["web-1.sidecar"]["command"]
+    assert command[:2] == ["bash", "-c"]
+    address = dns_address("demo").rpartition(".")[0] + ".253"
+    assert command[3:8] == ["/bin/envoy", address, "18000", "10", "/state/proxies/web-1"]
+
+
+def test_without_it_nothing_of_it_runs() -> None:
+    plan = local_plan(built(), PATHS)
+    assert "control-plane" not in {program["name"] for program in plan["programs"]}
+    assert not [item for item in plan["listeners"] if item["address"].endswith(".253")]

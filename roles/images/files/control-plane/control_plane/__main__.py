@@ -20,7 +20,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils import kube
 from control_plane import admin, identity, sources, tls
 from control_plane.logs import log
 from control_plane.metrics import Metrics
-from control_plane.server import DiscoveryService, make_server
+from control_plane.server import DiscoveryService, Identify, make_server
 from control_plane.store import Store
 
 STOP_SECONDS = 1.0
@@ -50,8 +50,7 @@ async def run(options: argparse.Namespace) -> None:
     metrics = Metrics()
     store = Store(lambda seconds, function: loop.call_later(seconds, function).cancel)
     cluster = _connect() if options.namespace else None
-    known = identity.by_token(cluster, options.namespace, options.audience) if cluster else identity.on_loopback
-    service = DiscoveryService(store, metrics, known)
+    service = DiscoveryService(store, metrics, _identify(options, cluster))
     source, follow = _source(options, store, metrics, cluster)
     server = make_server(service)
     try:
@@ -64,7 +63,9 @@ async def run(options: argparse.Namespace) -> None:
     log("listening", listen=_address(options.listen), status=_address(options.status))
 
     following = asyncio.create_task(follow())
-    await stop.wait()
+    await asyncio.wait({following, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    if following.done():
+        raise StartError(f"cannot follow the configuration: {following.exception()}")
     following.cancel()
     http.close()
     # No grace: clients find another replica, or come back.
@@ -80,6 +81,12 @@ def _connect() -> kube.Cluster:
         raise StartError(str(exc)) from exc
 
 
+def _identify(options: argparse.Namespace, cluster: kube.Cluster | None) -> Identify:
+    if cluster:
+        return identity.by_token(cluster, options.namespace, options.audience)
+    return identity.by_secret(options.token) if options.token else identity.on_loopback
+
+
 def _source(
     options: argparse.Namespace, store: Store, metrics: Metrics, cluster: kube.Cluster | None
 ) -> tuple[sources.Source, Callable[[], Coroutine[Any, Any, None]]]:
@@ -89,6 +96,8 @@ def _source(
         file.look()
         return file, file.follow
     mesh = sources.MeshSource(store, metrics, options.suffix)
+    if options.published:
+        return mesh, lambda: sources.follow_machine(mesh, options.published, options.zone)
     where = (options.namespace, options.mesh, options.suffix)
     return mesh, lambda: sources.follow_cluster(mesh, cluster, *where)
 
@@ -109,14 +118,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--suffix", default="", help="of the services' names, such as default.svc.cluster.local")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--resources", metavar="FILE", type=Path, help="JSON that has all of it")
+    where.add_argument("--published", metavar="FILE", type=Path, help="JSON that says where it is on this machine")
     where.add_argument("--namespace", help="of a mesh on Kubernetes")
     parser.add_argument("--mesh", default="mesh", help="its name, on Kubernetes")
     parser.add_argument("--audience", help="that the tokens of its pods have, on Kubernetes")
+    parser.add_argument("--zone", metavar="FILE", type=Path, help="JSON that has the addresses, with --published")
+    parser.add_argument("--token", metavar="FILE", type=Path, help="that proxies on this machine have to show")
     parser.add_argument("--tls-certificate", metavar="FILE", type=Path, help="PEM, read again when it changes")
     parser.add_argument("--tls-key", metavar="FILE", type=Path)
     options = parser.parse_args()
     if bool(options.tls_certificate) != bool(options.tls_key):
         parser.error("--tls-certificate and --tls-key go together")
+    if bool(options.published) != bool(options.zone):
+        parser.error("--published and --zone go together")
     if options.namespace and not options.audience:
         parser.error("--namespace takes --audience: without it nobody would know whose a token is")
     if not options.tls_certificate and not _is_loopback(options.listen[0]):

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who asks: on Kubernetes a pod that shows the token of its service account, which the API server is asked about.
+"""Who asks: on Kubernetes a pod that shows the token of its service account, which the API server is asked about;
+on one machine a process of the user, who can read the mesh's token.
 
 Source: Kubernetes docs, "Managing Service Accounts", bound service account tokens, and "TokenReview".
 """
 
 import asyncio
 import hashlib
+import hmac
 import ipaddress
 import time
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import kube, names
@@ -35,6 +38,22 @@ async def on_loopback(context: Any) -> Identity | None:
         return Identity() if kind in ("ipv4", "ipv6") and ipaddress.ip_address(host).is_loopback else None
     except ValueError:
         return None
+
+
+def by_secret(path: Path) -> Identify:
+    """Lets in who shows the token that a file has, for every proxy: all of them are processes of the same user."""
+
+    async def identify(context: Any) -> Identity:
+        shown = str(dict(context.invocation_metadata() or ()).get(names.TOKEN_HEADER, ""))
+        try:
+            token = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise UnknownPeerError(f"the mesh's token cannot be read: {exc}") from exc
+        if not token or not hmac.compare_digest(shown.encode(), token.encode()):
+            raise UnknownPeerError(f"{names.TOKEN_HEADER}: is not the token of this mesh")
+        return Identity()
+
+    return identify
 
 
 def by_token(cluster: kube.Cluster, namespace: str, audience: str) -> Identify:

@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
+from ansible_collections.sidecar.mesh.plugins.module_utils.names import TOKEN_HEADER
 from conftest import APP, COLLECTIONS
 from control_plane.encode import TYPE_URLS
 from control_plane.metrics import Metrics
@@ -40,7 +41,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
 class Wire:
     """An incremental stream; what is put into it goes out at once."""
 
-    def __init__(self, server: Server, method: str = "Delta", channel: grpc.Channel | None = None) -> None:
+    def __init__(
+        self, server: Server, method: str = "Delta", channel: grpc.Channel | None = None, token: str = ""
+    ) -> None:
         self.channel = channel or grpc.insecure_channel(f"{ADDRESS}:{server.port}")
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         call = self.channel.stream_stream(
@@ -48,7 +51,8 @@ class Wire:
             request_serializer=lambda request: request if isinstance(request, bytes) else request.SerializeToString(),
             response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
         )
-        self.responses = call(iter(self._requests.get, None), timeout=TIMEOUT)
+        shown = ((TOKEN_HEADER, token),) if token else ()
+        self.responses = call(iter(self._requests.get, None), timeout=TIMEOUT, metadata=shown)
 
     def send(self, node: str = "", type_url: str = CLUSTERS, **fields: Any) -> "Wire":
         self._requests.put(
@@ -417,6 +421,30 @@ def test_a_certificate_that_changes_is_read_again(tmp_path: Path) -> None:
         server.stop()
 
 
+def test_on_one_machine_a_proxy_shows_the_token_of_the_mesh(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("sesame")
+    server = Server(tmp_path, f"--token={token}")
+    server.write(a=resources(9, "b", {"b": [1]}))
+    server.start()
+    try:
+        wire = Wire(server, token="sesame").send("a")
+        assert len(wire.next().resources) == 1
+        for shown in ("", "two", "sesame2", "Sesame"):
+            code, text = Wire(server, token=shown).send("a").status()
+            assert code == grpc.StatusCode.UNAUTHENTICATED
+            assert text == "x-mesh-token: is not the token of this mesh"
+        token.write_text("two")
+        assert len(Wire(server, token="two").send("a").next().resources) == 1
+        for gone in ("", None):
+            token.write_text(gone) if gone is not None else token.unlink()
+            assert Wire(server, token="two").send("a").status()[0] == grpc.StatusCode.UNAUTHENTICATED
+        assert "sesame" not in (tmp_path / "server.log").read_text()
+        wire.close()
+    finally:
+        server.stop()
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -424,6 +452,7 @@ def test_a_certificate_that_changes_is_read_again(tmp_path: Path) -> None:
         (["--listen=[::]:18000"], "without TLS --listen must be an address of loopback"),
         (["--listen=localhost:18000"], "is not an IP address and a port"),
         (["--listen=127.0.0.1:70000"], "is not an IP address and a port"),
+        (["--listen=127.0.0.1:18000", "--zone=/x"], "--published and --zone go together"),
         (["--listen=127.0.0.1:18000", "--tls-key=/x"], "--tls-certificate and --tls-key go together"),
         (["--listen=127.0.0.1:18000", "--tls-certificate=/x", "--tls-key=/x"], "No such file or directory: '/x'"),
         (

@@ -2,15 +2,18 @@
 """What the cluster says becomes what is sent."""
 
 import asyncio
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 from control_plane import cluster
 from control_plane.metrics import Metrics
-from control_plane.sources import MeshSource
+from control_plane.sources import MeshSource, follow_machine
 from control_plane.store import Store
 
 SUFFIX = "default.svc.cluster.local"
@@ -124,3 +127,103 @@ def test_what_cannot_be_sent_leaves_what_is_served() -> None:
     assert changes[-1] == []
     assert "a-1" in str(source.problem)
     assert set(store.proxies) == {"a-1", "b-1"}
+
+
+# On one machine
+
+
+class Machine:
+    """The folders and files of a mesh on one machine, as the playbook writes them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.proxies: dict[str, Any] = {}
+        (folder / "control-plane").mkdir()
+
+    def publish(self, **proxies: dict[str, str]) -> None:
+        """Folders first, then the file that tells of them."""
+        for name, content in proxies.items():
+            place = self.folder / name
+            place.mkdir(exist_ok=True)
+            for file, text in content.items():
+                (place / file).write_text(text)
+            entry = {"workload": name[0], "folder": str(place), "content": content_hash(content)}
+            self.proxies[name] = entry
+        self.replace("control-plane/published.json", {"proxies": self.proxies})
+
+    def zone(self, *addresses: str) -> None:
+        self.replace("zone.json", {"records": {f"b.{SUFFIX}": addresses}})
+
+    def replace(self, path: str, data: Any) -> None:
+        draft = self.folder / ".draft"
+        draft.write_text(data if isinstance(data, str) else json.dumps(data))
+        draft.rename(self.folder / path)
+
+
+def on_machine(machine: Machine, *acts: Callable[[], Any]) -> tuple[Store, MeshSource, list[list[str]]]:
+    """What follows the machine's files, after these acts; which proxies changed each time."""
+    changes: list[list[str]] = []
+
+    async def followed() -> tuple[Store, MeshSource]:
+        store = Store(lambda _seconds, _function: lambda: None)
+        source = MeshSource(store, Metrics(), SUFFIX)
+        files = machine.folder / "control-plane" / "published.json", machine.folder / "zone.json"
+        following = asyncio.create_task(follow_machine(source, *files))
+        before: dict[str, str] = {}
+        for act in (lambda: None, *acts):
+            act()
+            await asyncio.sleep(0.05)
+            after = {name: proxy.version for name, proxy in store.proxies.items()}
+            changes.append(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
+            before = after
+        following.cancel()
+        return store, source
+
+    store, source = asyncio.run(followed())
+    return store, source, changes
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    made = Machine(tmp_path)
+    made.zone("127.1.1.1")
+    made.publish(**{"a-1": files("a"), "b-1": files("b")})
+    return made
+
+
+def test_what_changes_on_a_machine_is_sent_to_whom_it_concerns(machine: Machine) -> None:
+    store, source, changes = on_machine(
+        machine,
+        lambda: machine.zone("127.1.1.1", "127.1.1.2"),
+        lambda: machine.publish(**{"a-1": files("a", timeout="9s")}),
+        lambda: machine.publish(**{"a-2": files("a")}),
+    )
+    assert changes == [["a-1", "b-1"], ["a-1"], ["a-1"], ["a-2"]]
+    assert source.problem is None
+    assert store.proxies["a-1"].content == machine.proxies["a-1"]["content"]
+
+
+def test_a_folder_that_is_half_written_is_not_sent(machine: Machine) -> None:
+    """As after a run that was interrupted: what is served stays, and one that was never whole is not known."""
+    (machine.folder / "a-1" / "cds.yaml").write_text("resources: []")
+    store, source, changes = on_machine(
+        machine, lambda: (machine.folder / "b-1" / "lds.yaml").unlink(), lambda: machine.zone("127.1.1.9")
+    )
+    assert changes == [["b-1"], [], []]
+    assert source.problem == "not as they were published: a-1; run the playbook again"
+    assert store.proxies["b-1"].content == machine.proxies["b-1"]["content"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"proxies": {"a-1": {}}}', '{"proxies": 1}'])
+def test_a_file_that_is_none_leaves_what_is_served(machine: Machine, text: str) -> None:
+    store, source, changes = on_machine(machine, lambda: machine.replace("control-plane/published.json", text))
+    assert changes == [["a-1", "b-1"], []]
+    assert source.problem
+    assert set(store.proxies) == {"a-1", "b-1"}
+
+
+def test_nothing_is_served_before_something_is_published(tmp_path: Path) -> None:
+    empty = Machine(tmp_path)
+    store, source, _changes = on_machine(empty)
+    assert not store.is_loaded
+    assert "published.json" in str(source.problem) or "zone.json" in str(source.problem)
