@@ -10,7 +10,7 @@ Source: Envoy docs, "xDS REST and gRPC protocol", aggregated discovery service.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import CLUSTERS_FILE, LISTENERS_FILE
@@ -21,6 +21,15 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.ordering import Resou
 Files = dict[str, str]
 Replicas = dict[str, list[dict[str, str]]]
 """Replicas by DNS name of their service: ``address``, and ``health`` (one of Envoy's HealthStatus) unless healthy."""
+
+
+class Asked(NamedTuple):
+    """What a cluster asks DNS for: a name, and the port and host name that its replicas have."""
+
+    name: str
+    port: int
+    hostname: str | None
+
 
 _DNS = ("cluster_type", "load_assignment")
 """Fields of a cluster that asks DNS."""
@@ -39,27 +48,29 @@ def read(files: Files) -> Resources:
     return found
 
 
-def asked_for(resources: Resources, suffix: str) -> set[str]:
-    """The DNS names of the mesh's services that clusters ask for, whose replicas are sent instead.
+def asked_for(resources: Resources, suffix: str) -> dict[str, Asked]:
+    """What clusters ask DNS for of the mesh's own services, whose replicas are sent instead, by cluster.
 
-    ``suffix``: what they end with, such as ``default.svc.cluster.local``; other names are still asked for.
+    ``suffix``: what their names end with, such as ``default.svc.cluster.local``; other names are still asked for.
     """
-    return {f"{name}.{suffix}" for name, item in resources["clusters"].items() if _is_of_mesh(item, suffix)}
+    found = {name: _asked(item) for name, item in resources["clusters"].items()}
+    return {name: asked for name, asked in found.items() if asked and asked.name == f"{name}.{suffix}"}
 
 
-def sent(resources: Resources, replicas: Replicas, suffix: str) -> Resources:
-    """Resources as they are sent: clusters and listeners that wait for the rest of them, and the replicas there are."""
-    clusters = resources["clusters"]
-    asking = {name: item for name, item in clusters.items() if _is_of_mesh(item, suffix)}
+def sent(resources: Resources, asked: dict[str, Asked]) -> Resources:
+    """Resources as they are sent, but for the replicas of what was ``asked`` for: clusters and listeners wait for the
+    rest of them."""
+    clusters, listeners = resources["clusters"], resources["listeners"]
     return {
-        "clusters": {name: _with_endpoints_sent(item, asks=name in asking) for name, item in clusters.items()},
-        "endpoints": {
-            **resources["endpoints"],
-            **{name: _assignment(item, replicas.get(f"{name}.{suffix}", [])) for name, item in asking.items()},
-        },
-        "listeners": {name: _with_routes_sent(item) for name, item in resources["listeners"].items()},
-        "routes": resources["routes"],
+        **resources,
+        "clusters": {name: _with_endpoints_sent(item, asks=name in asked) for name, item in clusters.items()},
+        "listeners": {name: _with_routes_sent(item) for name, item in listeners.items()},
     }
+
+
+def assignments(asked: dict[str, Asked], replicas: Replicas) -> dict[str, Config]:
+    """The replicas there are of what clusters ask for, by cluster."""
+    return {name: _assignment(name, item, replicas.get(item.name, [])) for name, item in asked.items()}
 
 
 def _items(files: Files, name: str) -> Iterator[Config]:
@@ -69,17 +80,15 @@ def _items(files: Files, name: str) -> Iterator[Config]:
         raise ValueError(f"{name}: is no discovery response: {exc}") from exc
 
 
-def _is_of_mesh(item: Config, suffix: str) -> bool:
-    asked = _asked(item)
-    return asked is not None and asked["address"]["socket_address"]["address"] == f"{item['name']}.{suffix}."
-
-
-def _asked(item: Config) -> Config | None:
-    """The endpoint of a cluster that asks DNS: its address has the name, with a dot at the end, and the port."""
+def _asked(item: Config) -> Asked | None:
+    """What a cluster asks DNS for: its address has the name, with a dot at the end, and the port."""
     if "cluster_type" not in item:
         return None
-    endpoints = [each for group in item["load_assignment"]["endpoints"] for each in group["lb_endpoints"]]
-    return dict(endpoints[0]["endpoint"]) if endpoints else None
+    endpoints = [each["endpoint"] for group in item["load_assignment"]["endpoints"] for each in group["lb_endpoints"]]
+    if not endpoints:
+        return None
+    address = endpoints[0]["address"]["socket_address"]
+    return Asked(address["address"].removesuffix("."), address["port_value"], endpoints[0].get("hostname"))
 
 
 def _with_endpoints_sent(item: Config, *, asks: bool) -> Config:
@@ -89,18 +98,16 @@ def _with_endpoints_sent(item: Config, *, asks: bool) -> Config:
     return {**rest, "type": "EDS", "eds_cluster_config": {"eds_config": aggregated()}}
 
 
-def _assignment(item: Config, hosts: list[dict[str, str]]) -> Config:
-    asked = _asked(item) or {}
-    port, hostname = asked["address"]["socket_address"]["port_value"], asked.get("hostname")
+def _assignment(cluster: str, asked: Asked, hosts: list[dict[str, str]]) -> Config:
     ordered = sorted(hosts, key=lambda host: host["address"])
-    endpoints = [{"lb_endpoints": [_lb_endpoint(host, port, hostname) for host in ordered]}] if hosts else []
-    return typed(ENDPOINTS, cluster_name=item["name"], endpoints=endpoints)
+    endpoints = [_lb_endpoint(host, asked) for host in ordered]
+    return typed(ENDPOINTS, cluster_name=cluster, endpoints=[{"lb_endpoints": endpoints}] if hosts else [])
 
 
-def _lb_endpoint(host: dict[str, str], port: int, hostname: str | None) -> Config:
-    named = {"hostname": hostname} if hostname else {}
+def _lb_endpoint(host: dict[str, str], asked: Asked) -> Config:
+    named = {"hostname": asked.hostname} if asked.hostname else {}
     health = {"health_status": host["health"]} if "health" in host else {}
-    return {"endpoint": {"address": socket_address(host["address"], port), **named}, **health}
+    return {"endpoint": {"address": socket_address(host["address"], asked.port), **named}, **health}
 
 
 def _with_routes_sent(item: Any) -> Any:

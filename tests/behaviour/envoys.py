@@ -388,6 +388,8 @@ class Mesh:
 
     kubelet = False
     """Whether config folders change as those of pods do."""
+    written: Callable[[], None] = staticmethod(lambda: None)
+    """Called once everything is written, and before any Envoy starts."""
 
     def __init__(self, folder: Path, inventory: str) -> None:
         """``inventory``: YAML, or JSON, with services, front_proxies and settings; FRONT, FRONT2 … are free ports."""
@@ -396,11 +398,12 @@ class Mesh:
         self.ports = {f"FRONT{number}": free_port() for number in ("", 2, 3, 4, 5, 6)}
         self.applications: dict[str, Application] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.model = self._built(inventory)
+        self.model = self.built(inventory)
 
     def start(self) -> None:
         self._serve()
         self._write()
+        self.written()
         if any(cluster["discovery"] == "dns" for proxy in self.model["proxies"] for cluster in proxy["clusters"]):
             self._start_dns()
         with Envoy.found(str(BIN / "envoy")) as envoy:
@@ -419,7 +422,7 @@ class Mesh:
 
     def change(self, inventory: str) -> None:
         """Writes the folders of another inventory with the same proxies."""
-        self.model = self._built(inventory)
+        self.model = self.built(inventory)
         self._serve()
         self._write()
 
@@ -462,7 +465,7 @@ class Mesh:
 
     # how it is made
 
-    def _built(self, inventory: str) -> Item:
+    def built(self, inventory: str) -> Item:
         for placeholder in sorted(self.ports, reverse=True):
             inventory = inventory.replace(placeholder, str(self.ports[placeholder]))
         data = json.loads(inventory) if inventory.startswith("{") else yaml.safe_load(inventory)

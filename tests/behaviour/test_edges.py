@@ -902,7 +902,7 @@ services:
     running_mesh = mesh(inventory)
     old = {path.name: path.read_text() for path in running_mesh.config("a-1").iterdir()}
     swapped = inventory.replace("8786", "X").replace("8788", "8786").replace("X", "8788").replace("8789", "8790")
-    running_mesh.model = running_mesh._built(swapped)
+    running_mesh.model = running_mesh.built(swapped)
     where = running_mesh.admin("a-1")
 
     def accepted(versions: dict[str, str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from bench import apply, generator, k3s, page, render, rollout, traffic, unchanged
+from bench import apply, generator, k3s, page, push, render, rollout, traffic, unchanged
 from bench.measuring import Row
 
 SUBJECTS: dict[str, Callable[[], list[Row]]] = {
@@ -15,6 +15,7 @@ SUBJECTS: dict[str, Callable[[], list[Row]]] = {
     "unchanged": unchanged.rows,
     "request": traffic.rows,
     "route": traffic.change_rows,
+    "push": push.rows,
     "apply": apply.rows,
     "rollout": rollout.rows,
     "k3s": k3s.rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.sidecar.mesh.plugins.module_utils.aggregated import asked_for, read, sent
+from ansible_collections.sidecar.mesh.plugins.module_utils.aggregated import Asked, asked_for, assignments, read, sent
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 
@@ -34,6 +34,13 @@ def files() -> dict[str, str]:
     return dict(made["files"])
 
 
+def all_sent(replicas: Any) -> Any:
+    resources = read(files())
+    asked = asked_for(resources, SUFFIX)
+    found = sent(resources, asked)
+    return {**found, "endpoints": {**found["endpoints"], **assignments(asked, replicas)}}
+
+
 def addresses(assignment: dict[str, Any]) -> list[Any]:
     hosts = [host for group in assignment["endpoints"] for host in group["lb_endpoints"]]
     sockets = [host["endpoint"]["address"]["socket_address"] for host in hosts]
@@ -42,13 +49,13 @@ def addresses(assignment: dict[str, Any]) -> list[Any]:
 
 
 def test_names_of_the_mesh_are_asked_for_no_more() -> None:
-    assert asked_for(read(files()), SUFFIX) == {f"b.{SUFFIX}"}
+    assert asked_for(read(files()), SUFFIX) == {"b": Asked(f"b.{SUFFIX}", 8786, f"b.{SUFFIX}")}
 
 
 def test_replicas_come_with_the_port_of_the_cluster_in_one_order() -> None:
     draining = {"address": "10.0.0.1", "health": "DRAINING"}
     replicas = {f"b.{SUFFIX}": [{"address": "10.0.0.2"}, draining], f"c.{SUFFIX}": [{"address": "10.0.0.9"}]}
-    found = sent(read(files()), replicas, SUFFIX)
+    found = all_sent(replicas)
     assert addresses(found["endpoints"]["b"]) == [("10.0.0.1", 8786, "DRAINING"), ("10.0.0.2", 8786, None)]
     assert found["clusters"]["b"]["type"] == "EDS"
     assert found["clusters"]["b"]["eds_cluster_config"] == {"eds_config": ADS}
@@ -56,14 +63,14 @@ def test_replicas_come_with_the_port_of_the_cluster_in_one_order() -> None:
 
 
 def test_a_service_without_replicas_has_none() -> None:
-    found = sent(read(files()), {}, SUFFIX)
+    found = all_sent({})
     assert found["endpoints"]["b"]["endpoints"] == []
     assert found["endpoints"]["b"]["@type"].endswith("ClusterLoadAssignment")
 
 
 def test_what_is_not_of_the_mesh_is_as_in_the_files() -> None:
     before = read(files())
-    after = sent(before, {f"b.{SUFFIX}": [{"address": "10.0.0.2"}]}, SUFFIX)
+    after = all_sent({f"b.{SUFFIX}": [{"address": "10.0.0.2"}]})
     for name in ("far", "other", "local_app"):
         assert after["clusters"][name] == before["clusters"][name]
     assert addresses(after["endpoints"]["fixed"]) == [("192.0.2.7", 80, None)]
@@ -72,7 +79,7 @@ def test_what_is_not_of_the_mesh_is_as_in_the_files() -> None:
 
 
 def test_listeners_wait_for_routes_that_are_sent() -> None:
-    found = sent(read(files()), {}, SUFFIX)
+    found = all_sent({})
     (chain,) = found["listeners"]["ingress_8786"]["filter_chains"]
     assert chain["filters"][-1]["typed_config"]["rds"] == {
         "route_config_name": "ingress_8786",

@@ -7,17 +7,17 @@ what it said last stays. Source: Kubernetes docs, "Kubernetes API Concepts", eff
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import kube, names
 from ansible_collections.sidecar.mesh.plugins.module_utils.aggregated import Replicas
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import CLUSTERS_FILE
 
+from control_plane.folders import Folder
 from control_plane.logs import log
 
 Object = dict[str, Any]
-Objects = dict[str, Object]
-"""By name."""
+Kept = TypeVar("Kept")
 
 SLICES = kube.Resource("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", True)
 CONFIG_MAPS = kube.Resource("v1", "ConfigMap", "configmaps", True)
@@ -32,25 +32,29 @@ def follow(
     kind: kube.Resource,
     namespace: str,
     selector: str,
-    tell: Callable[[Objects], None],
+    keep: Callable[[Object], Kept | None],
+    tell: Callable[[dict[str, Kept]], None],
     stopped: threading.Event,
 ) -> None:
-    """Tells all objects of a kind now, and again whenever one of them changes, until it is to stop."""
+    """Tells all objects of a kind now, and again whenever one of them changes, until it is to stop.
+
+    ``keep``: what to keep of an object, whether it is one that matters; told by its name.
+    """
     path, query = kube.list_path(kind, namespace), {"labelSelector": selector} if selector else {}
     delay = _FIRST_DELAY
-    objects: Objects | None = None
+    objects: dict[str, Kept] | None = None
     version = ""
     while not stopped.is_set():
         try:
             if objects is None:
-                objects, version = _listed(cluster, path, query)
+                objects, version = _listed(cluster, path, query, keep)
                 tell(dict(objects))
             since = {"resourceVersion": version, "timeoutSeconds": WATCH_SECONDS}
             with kube.watch(cluster, path, {**query, **since}, WATCH_SECONDS + kube.TIMEOUT) as events:
                 for event in events:
                     version = event["object"]["metadata"]["resourceVersion"]
                     delay = _FIRST_DELAY
-                    if _apply(objects, event):
+                    if _apply(objects, event, keep):
                         tell(dict(objects))
         except kube.ApiError as exc:
             if exc.status == _GONE:
@@ -60,50 +64,59 @@ def follow(
             delay = min(2 * delay, _MAX_DELAY)
 
 
-def _listed(cluster: kube.Cluster, path: str, query: Object) -> tuple[Objects, str]:
-    found: Objects = {}
+def _listed(
+    cluster: kube.Cluster, path: str, query: Object, keep: Callable[[Object], Kept | None]
+) -> tuple[dict[str, Kept], str]:
+    found: dict[str, Kept] = {}
     more: Object = {}
     while True:
         answer = kube.call(cluster, "GET", path, {**query, "limit": kube.PAGE, **more}, retries=0)
-        found |= {item["metadata"]["name"]: item for item in answer.get("items") or []}
+        kept = {item["metadata"]["name"]: keep(item) for item in answer.get("items") or []}
+        found |= {name: item for name, item in kept.items() if item is not None}
         if not answer["metadata"].get("continue"):
             return found, answer["metadata"]["resourceVersion"]
         more = {"continue": answer["metadata"]["continue"]}
 
 
-def _apply(objects: Objects, event: Object) -> bool:
+def _apply(objects: dict[str, Kept], event: Object, keep: Callable[[Object], Kept | None]) -> bool:
     """Whether an event changed something."""
     if event["type"] == "BOOKMARK":
         return False
     name = event["object"]["metadata"]["name"]
-    if event["type"] == "DELETED":
-        return objects.pop(name, None) is not None
-    objects[name] = event["object"]
-    return True
+    kept = None if event["type"] == "DELETED" else keep(event["object"])
+    before = objects.pop(name, None)
+    if kept is not None:
+        objects[name] = kept
+    return before != kept
 
 
-def folders(config_maps: Iterable[Object]) -> dict[str, tuple[str, dict[str, str]]]:
-    """``{ConfigMap: (workload, files)}`` of those that are configurations of proxies."""
-    return {
-        item["metadata"]["name"]: (item["metadata"]["labels"].get(names.WORKLOAD_LABEL, ""), item["data"])
-        for item in config_maps
-        if CLUSTERS_FILE in (item.get("data") or {})
-    }
+def folder(config_map: Object) -> Folder | None:
+    """What a ConfigMap has for proxies; None of one that is no configuration of a proxy."""
+    files = config_map.get("data") or {}
+    labels = config_map["metadata"].get("labels") or {}
+    return Folder.of(labels.get(names.WORKLOAD_LABEL, ""), files) if CLUSTERS_FILE in files else None
 
 
-def replicas(slices: Iterable[Object], suffix: str) -> Replicas:
-    """Replicas by DNS name. One that is about to end, and still serves, gets no new requests.
+def replicas(item: Object, suffix: str) -> Replicas:
+    """Replicas of a slice, by DNS name. One that is about to end, and still serves, gets no new requests.
 
     Source: Kubernetes docs, "EndpointSlices", conditions; Envoy docs, "HealthStatus".
     """
+    service = (item["metadata"].get("labels") or {}).get(_SERVICE_LABEL)
+    hosts: list[dict[str, str]] = []
+    for endpoint in item.get("endpoints") or []:
+        health = _health(endpoint.get("conditions") or {})
+        if health is not None and item["addressType"] == "IPv4":
+            hosts += [{"address": address, **health} for address in endpoint["addresses"]]
+    return {f"{service}.{suffix}": hosts}
+
+
+def together(slices: Iterable[Replicas]) -> Replicas:
+    """The replicas of all slices."""
     found: Replicas = {}
     for item in slices:
-        service = (item["metadata"].get("labels") or {}).get(_SERVICE_LABEL)
-        hosts = found.setdefault(f"{service}.{suffix}", [])
-        for endpoint in item.get("endpoints") or []:
-            health = _health(endpoint.get("conditions") or {})
-            if health is not None and item["addressType"] == "IPv4":
-                hosts += [{"address": address, **health} for address in endpoint["addresses"]]
+        for name, hosts in item.items():
+            found[name] = [*found.get(name, []), *hosts]
     return found
 
 

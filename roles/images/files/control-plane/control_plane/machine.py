@@ -12,7 +12,8 @@ from typing import Any
 
 import inotify_simple
 from ansible_collections.sidecar.mesh.plugins.module_utils.aggregated import Replicas
-from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash
+
+from control_plane.folders import Folder
 
 Published = dict[str, dict[str, str]]
 """By proxy: ``workload``, ``folder``, and ``content``, the hash of the files that were published."""
@@ -33,13 +34,14 @@ def replicas(path: Path) -> Replicas:
     return {name: [{"address": str(address)} for address in addresses] for name, addresses in records.items()}
 
 
-def folder(path: str, content: str) -> dict[str, str] | None:
-    """The files of a folder; None while they are not those that were published."""
+def folder(entry: dict[str, str]) -> Folder | None:
+    """The folder of an entry of what was published; None while its files are not those."""
     try:
-        found = {item.name: item.read_text(encoding="utf-8") for item in Path(path).iterdir() if item.name[0] != "."}
+        paths = [path for path in Path(entry["folder"]).iterdir() if not path.name.startswith(".")]
+        found = Folder.of(entry["workload"], {path.name: path.read_text(encoding="utf-8") for path in paths})
     except (OSError, UnicodeDecodeError):
         return None
-    return found if content_hash(found) == content else None
+    return found if found.content == entry["content"] else None
 
 
 def follow(tell: Callable[[], None], *files: Path) -> Callable[[], None]:

@@ -4,22 +4,29 @@
 import asyncio
 import json
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import kube, names
-from ansible_collections.sidecar.mesh.plugins.module_utils.aggregated import Replicas, asked_for, read, sent
-from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash
-from ansible_collections.sidecar.mesh.plugins.module_utils.ordering import Resources
+from ansible_collections.sidecar.mesh.plugins.module_utils.aggregated import (
+    Asked,
+    Replicas,
+    asked_for,
+    assignments,
+    read,
+    sent,
+)
+from ansible_collections.sidecar.mesh.plugins.module_utils.ordering import ENDPOINTS
 
 from control_plane import cluster as watched
-from control_plane import machine
+from control_plane import machine, snapshots
+from control_plane.encode import encode
+from control_plane.folders import Folder, Folders
 from control_plane.logs import log
 from control_plane.metrics import Metrics
-from control_plane.store import Store
-
-Folders = dict[str, tuple[str, dict[str, str]]]
-"""``{proxy: (workload, files)}``."""
+from control_plane.snapshots import Snapshot
+from control_plane.store import Proxy, Store
 
 POLL_SECONDS = 0.05
 GATHER_SECONDS = 0.002
@@ -36,13 +43,9 @@ class Source:
         self._store = store
         self._metrics = metrics
 
-    def give(self, proxies: dict[str, Any], *, whole: bool, removed: set[str] | None = None) -> bool:
-        """Whether it is served now. ``whole``: all other proxies are gone."""
-        try:
-            change = self._store.set(proxies) if whole else self._store.update(proxies, removed or set())
-        except ValueError as exc:  # EncodeError is one
-            self.failed(str(exc))
-            return False
+    def give(self, proxies: dict[str, Proxy], *, whole: bool, removed: set[str] | None = None) -> None:
+        """Serves it. ``whole``: all other proxies are gone."""
+        change = self._store.set(proxies) if whole else self._store.update(proxies, removed or set())
         self.problem = self.incomplete
         self._metrics.configuration_failed = self.problem is not None
         self._metrics.configurations["loaded"] += 1
@@ -54,7 +57,6 @@ class Source:
             removed=len(change.removed),
             at_once=change.at_once,
         )
-        return True
 
     def failed(self, problem: str) -> None:
         self.problem = problem
@@ -71,9 +73,7 @@ class MeshSource(Source):
         self._suffix = suffix
         self._folders: Folders | None = None
         self._replicas: Replicas | None = None
-        self._read: dict[str, tuple[str, Resources, set[str]]] = {}
-        """By proxy: the hash of its files, what they say, and the names whose replicas it needs."""
-        self._given: dict[str, Any] = {}
+        self._known: dict[str, _Known] = {}
         self._waiting: asyncio.TimerHandle | None = None
         self._stale: set[str] = set()
 
@@ -86,7 +86,7 @@ class MeshSource(Source):
         old = self._replicas or {}
         self._replicas = found
         moved = {name for name in old.keys() | found.keys() if old.get(name) != found.get(name)}
-        self._changed({proxy for proxy, (_hash, _read, needed) in self._read.items() if needed & moved})
+        self._changed({proxy for proxy, known in self._known.items() if known.needed & moved})
 
     def _changed(self, proxies: set[str]) -> None:
         self._stale |= proxies
@@ -100,25 +100,44 @@ class MeshSource(Source):
         folders, stale = self._folders or {}, self._stale
         gone = {name for name in stale if name not in folders}
         try:
-            made = {name: self._made(name, *folders[name]) for name in sorted(stale - gone)}
-        except ValueError as exc:
+            made = {name: self._made(name, folders[name]) for name in sorted(stale - gone)}
+        except ValueError as exc:  # EncodeError is one
             self.failed(str(exc))
             return
-        if self.give(made, whole=not self._store.is_loaded, removed=gone):
-            self._stale = set()
-            for name in gone:
-                self._read.pop(name, None)
+        self.give(made, whole=not self._store.is_loaded, removed=gone)
+        self._stale = set()
+        for name in gone:
+            self._known.pop(name, None)
 
-    def _made(self, name: str, workload: str, files: dict[str, str]) -> dict[str, Any]:
-        content = content_hash(files)
-        if self._read.get(name, ("",))[0] != content:
-            try:
-                found = read(files)
-            except ValueError as exc:
-                raise ValueError(f"proxy {name}: {exc}") from exc
-            self._read[name] = content, found, asked_for(found, self._suffix)
-        resources = sent(self._read[name][1], self._replicas or {}, self._suffix)
-        return {"workload": workload, "content": content, "resources": resources}
+    def _made(self, name: str, folder: Folder) -> Proxy:
+        known = self._known.get(name)
+        try:
+            if known is None or known.content != folder.content:
+                known = self._known[name] = _Known.of(folder, self._suffix)
+            made = assignments(known.asked, self._replicas or {})
+            endpoints = {cluster: encode(ENDPOINTS, cluster, data) for cluster, data in made.items()}
+        except ValueError as exc:
+            raise ValueError(f"proxy {name}: {exc}") from exc
+        snapshot = {**known.snapshot, ENDPOINTS: {**known.snapshot[ENDPOINTS], **endpoints}}
+        return Proxy.of(folder.workload, snapshot, folder.content)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is made of a folder, whatever replicas there are."""
+
+    content: str
+    snapshot: Snapshot
+    asked: dict[str, Asked]
+    needed: set[str]
+    """Names whose replicas it is sent."""
+
+    @classmethod
+    def of(cls, folder: Folder, suffix: str) -> "_Known":
+        resources = read(folder.files)
+        asked = asked_for(resources, suffix)
+        made = snapshots.snapshot(sent(resources, asked))
+        return cls(folder.content, made, asked, {item.name for item in asked.values()})
 
 
 # On Kubernetes
@@ -128,17 +147,22 @@ async def follow_cluster(source: MeshSource, cluster: kube.Cluster, namespace: s
     """Has threads tell the source what changes in the cluster, until it is cancelled."""
     loop, stopped = asyncio.get_running_loop(), threading.Event()
 
-    def config_maps(found: watched.Objects) -> None:
-        folders = watched.folders(found.values())
-        loop.call_soon_threadsafe(source.folders, folders)
+    def config_maps(found: dict[str, Folder]) -> None:
+        loop.call_soon_threadsafe(source.folders, found)
 
-    def slices(found: watched.Objects) -> None:
-        replicas = watched.replicas(found.values(), suffix)
-        loop.call_soon_threadsafe(source.replicas, replicas)
+    def slices(found: dict[str, Replicas]) -> None:
+        loop.call_soon_threadsafe(source.replicas, watched.together(found.values()))
 
-    followed = ((watched.CONFIG_MAPS, f"{names.MESH_LABEL}={mesh}", config_maps), (watched.SLICES, "", slices))
-    for kind, selector, tell in followed:
-        arguments = (cluster, kind, namespace, selector, tell, stopped)
+    def replicas(found: watched.Object) -> Replicas:
+        return watched.replicas(found, suffix)
+
+    of_mesh = f"{names.MESH_LABEL}={mesh}"
+    followed: tuple[tuple[Any, ...], ...] = (
+        (watched.CONFIG_MAPS, of_mesh, watched.folder, config_maps),
+        (watched.SLICES, "", replicas, slices),
+    )
+    for kind, selector, keep, tell in followed:
+        arguments = (cluster, kind, namespace, selector, keep, tell, stopped)
         threading.Thread(target=watched.follow, args=arguments, name=kind.plural, daemon=True).start()
     try:
         await asyncio.Event().wait()
@@ -162,10 +186,10 @@ async def follow_machine(source: MeshSource, published: Path, zone: Path) -> Non
             return
         found: Folders = {}
         for name, item in wanted.items():
-            if name in known and content_hash(known[name][1]) == item["content"]:
+            if name in known and known[name].content == item["content"]:
                 found[name] = known[name]
-            elif (files := machine.folder(item["folder"], item["content"])) is not None:
-                found[name] = item["workload"], files
+            elif folder := machine.folder(item):
+                found[name] = folder
         torn = sorted(wanted.keys() - found.keys())
         source.incomplete = f"not as they were published: {', '.join(torn)}; run the playbook again" if torn else None
         known = {**{name: known[name] for name in torn if name in known}, **found}
@@ -211,11 +235,19 @@ class FileSource(Source):
 
     def _load(self) -> None:
         try:
-            proxies = _mesh(json.loads(self._path.read_bytes()))
+            given = _mesh(json.loads(self._path.read_bytes()))
+            proxies = {name: Proxy.of(item["workload"], _snapshot(name, item)) for name, item in given.items()}
         except (ValueError, RecursionError) as exc:
             self.failed(f"{self._path}: {exc}")
             return
         self.give(proxies, whole=True)
+
+
+def _snapshot(proxy: str, item: dict[str, Any]) -> Snapshot:
+    try:
+        return snapshots.snapshot(item["resources"])
+    except ValueError as exc:
+        raise ValueError(f"proxy {proxy}: {exc}") from exc
 
 
 def _mesh(data: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from control_plane import encode, snapshots
 from control_plane.lockstep import Lockstep
@@ -41,6 +41,10 @@ class Proxy:
     content: str
     """Whatever its source calls this content."""
 
+    @classmethod
+    def of(cls, workload: str, snapshot: Snapshot, content: str = "") -> "Proxy":
+        return cls(workload, snapshot, snapshots.version(snapshot), content)
+
 
 @dataclass(frozen=True)
 class Change:
@@ -65,31 +69,23 @@ class Store:
 
     # configurations
 
-    def set(self, proxies: Mapping[str, Mapping[str, Any]]) -> Change:
-        """The whole mesh: ``{proxy: {"workload": name, "resources": ordering.Resources}}``; all others are gone.
-        ``content`` may say how their source calls what they have.
-
-        Raises EncodeError, and then nothing has changed.
-        """
+    def set(self, proxies: Mapping[str, Proxy]) -> Change:
+        """The whole mesh; all others are gone."""
         return self.update(proxies, self.proxies.keys() - proxies.keys())
 
-    def update(self, proxies: Mapping[str, Mapping[str, Any]], removed: Collection[str] = ()) -> Change:
-        """These proxies only; the rest stays. Whoever is connected keeps what it has where its proxy is removed.
-
-        Raises EncodeError, and then nothing has changed.
-        """
-        made = {name: _proxy(name, item) for name, item in proxies.items()}
+    def update(self, proxies: Mapping[str, Proxy], removed: Collection[str] = ()) -> Change:
+        """These proxies only; the rest stays. Whoever is connected keeps what it has where its proxy is removed."""
         old = self.proxies
-        changed = sorted(name for name, proxy in made.items() if old.get(name) != proxy)
+        changed = sorted(name for name, proxy in proxies.items() if old.get(name) != proxy)
         gone = sorted(name for name in removed if name in old)
         # Whoever has no proxy yet has no streams that could be moved.
         at_once = all(
-            snapshots.is_endpoints_only(old[name].snapshot, made[name].snapshot)
+            snapshots.is_endpoints_only(old[name].snapshot, proxies[name].snapshot)
             if name in old
             else not self._members.get(name)
             for name in changed
         )
-        self.proxies = {name: item for name, item in {**old, **made}.items() if name not in gone}
+        self.proxies = {name: item for name, item in {**old, **proxies}.items() if name not in gone}
         self.is_loaded = True
         self._apply(changed, old, at_once)
         return Change(changed, gone, at_once)
@@ -142,11 +138,3 @@ class Store:
         if members and not at_once:
             self._resuming.difference_update(member for _name, member in members)
             self._lockstep.start(member for _name, member in members)
-
-
-def _proxy(name: str, item: Mapping[str, Any]) -> Proxy:
-    try:
-        made = snapshots.snapshot(item["resources"])
-    except encode.EncodeError as exc:
-        raise encode.EncodeError(f"proxy {name}: {exc}") from exc
-    return Proxy(item["workload"], made, snapshots.version(made), item.get("content", ""))

@@ -20,7 +20,8 @@ from conftest import APP, COLLECTIONS
 from control_plane.encode import TYPE_URLS
 from control_plane.metrics import Metrics
 from control_plane.server import DiscoveryService, Identity, UnknownPeerError, make_server
-from control_plane.store import Store
+from control_plane.snapshots import snapshot
+from control_plane.store import Proxy, Store
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from mesh import ADDRESS, Server, cluster, free_port, resources, wait_until
@@ -329,7 +330,8 @@ def in_process(identity: Identity | None, node: str) -> tuple[grpc.StatusCode, s
 
         loop = asyncio.get_running_loop()
         store = Store(lambda seconds, function: loop.call_later(seconds, function).cancel)
-        store.set({name: {"workload": name, "resources": {"clusters": {"b": cluster("b")}}} for name in ("a", "z")})
+        made = snapshot({"clusters": {"b": cluster("b")}})
+        store.set({name: Proxy.of(name, made) for name in ("a", "z")})
         server = make_server(DiscoveryService(store, Metrics(), identify))
         port = server.add_insecure_port(f"{ADDRESS}:0")
         await server.start()

@@ -12,6 +12,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import con
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 from control_plane import cluster
+from control_plane.folders import Folder
 from control_plane.metrics import Metrics
 from control_plane.sources import MeshSource, follow_machine
 from control_plane.store import Store
@@ -45,14 +46,14 @@ def endpoint_slice(service: str, *endpoints: dict[str, Any], kind: str = "IPv4")
     ],
 )
 def test_replicas_that_end_get_nothing_new_and_others_must_be_ready(conditions: Any, expected: Any) -> None:
-    found = cluster.replicas([endpoint_slice("b", endpoint("10.0.0.1", **conditions))], SUFFIX)
+    found = cluster.replicas(endpoint_slice("b", endpoint("10.0.0.1", **conditions)), SUFFIX)
     assert found == {f"b.{SUFFIX}": expected}
 
 
 def test_replicas_of_all_slices_of_a_service() -> None:
     slices = [endpoint_slice("b", endpoint("10.0.0.1")), endpoint_slice("b", endpoint("10.0.0.2"))]
     slices += [endpoint_slice("b", endpoint("fd00::1"), kind="IPv6"), endpoint_slice("c")]
-    found = cluster.replicas(slices, SUFFIX)
+    found = cluster.together(cluster.replicas(item, SUFFIX) for item in slices)
     assert found == {f"b.{SUFFIX}": [{"address": "10.0.0.1"}, {"address": "10.0.0.2"}], f"c.{SUFFIX}": []}
 
 
@@ -63,7 +64,9 @@ def test_configurations_are_told_from_other_config_maps() -> None:
         {"metadata": {"name": "other", "labels": labels}, "data": {"ca.crt": "x"}},
         {"metadata": {"name": "empty", "labels": labels}},
     ]
-    assert cluster.folders(maps) == {"a-envoy-1": ("a", {"cds.yaml": "x"})}
+    kept = [cluster.folder(item) for item in maps]
+    assert kept == [Folder.of("a", {"cds.yaml": "x"}), None, None]
+    assert kept[0].files == {"cds.yaml": "x"}
 
 
 def follow(*said: Callable[[MeshSource], None]) -> tuple[Store, MeshSource, list[list[str]]]:
@@ -87,7 +90,7 @@ def follow(*said: Callable[[MeshSource], None]) -> tuple[Store, MeshSource, list
 
 
 REPLICAS = {f"b.{SUFFIX}": [{"address": "10.0.0.1"}]}
-BOTH = {"a-1": ("a", files("a")), "b-1": ("b", files("b"))}
+BOTH = {"a-1": Folder.of("a", files("a")), "b-1": Folder.of("b", files("b"))}
 
 
 def test_nothing_is_sent_before_both_are_known() -> None:
@@ -107,7 +110,7 @@ def test_only_callers_are_sent_a_service_that_moved() -> None:
 
 
 def test_a_configuration_that_comes_changes_or_goes() -> None:
-    changed = {**BOTH, "a-1": ("a", files("a", timeout="9s")), "a-2": ("a", files("a"))}
+    changed = {**BOTH, "a-1": Folder.of("a", files("a", timeout="9s")), "a-2": Folder.of("a", files("a"))}
     _store, _source, changes = follow(
         lambda source: source.replicas(REPLICAS),
         lambda source: source.folders(BOTH),
@@ -118,7 +121,7 @@ def test_a_configuration_that_comes_changes_or_goes() -> None:
 
 
 def test_what_cannot_be_sent_leaves_what_is_served() -> None:
-    broken = {**BOTH, "a-1": ("a", {**files("a"), "cds.yaml": "resources: [{name: b, nonsense: 1}]"})}
+    broken = {**BOTH, "a-1": Folder.of("a", {**files("a"), "cds.yaml": "resources: [{name: b, nonsense: 1}]"})}
     store, source, changes = follow(
         lambda source: source.replicas(REPLICAS),
         lambda source: source.folders(BOTH),

@@ -1,0 +1,274 @@
+"""How soon an Envoy follows a replica that comes or goes, by each way of telling it; and what a control plane of a
+thousand proxies takes.
+
+What is told is one and the same: the other of two replicas is in use from now on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash, load
+from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
+from ansible_collections.sidecar.mesh.plugins.module_utils.local_plan import local_plan, zone
+from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
+from behaviour.envoys import Mesh, write
+
+from bench import inventories
+from bench.measuring import ROOT, Row, run
+from bench.traffic import ask, connect
+
+APPLICATION = ROOT / "roles" / "images" / "files" / "control-plane"
+COLLECTIONS = ROOT / ".collections"
+TOOLS = ROOT / ".cache" / "bench-control-plane"
+TOKEN = "bench"
+CHANGES, CHANGES_OF_DNS = 300, 12
+SIZE, SMALL, CHANGED = 1000, 100, 20
+LIMIT_MS, LIMIT_MB, LIMIT_SECONDS = 10, 150, 10
+
+Item = dict[str, Any]
+
+
+def rows() -> list[Row]:
+    _install()
+    return [*_endpoint_rows(), *_size_rows()]
+
+
+def _install() -> None:
+    """The control plane's packages, in an environment of their own."""
+    lock = APPLICATION / "requirements.lock"
+    if not (TOOLS / lock.name).exists() or (TOOLS / lock.name).read_text() != lock.read_text():
+        run([sys.executable, "-m", "venv", "--clear", TOOLS])
+        run([TOOLS / "bin" / "pip", "install", "--quiet", "--no-compile", "--require-hashes", "--requirement", lock])
+        (TOOLS / lock.name).write_text(lock.read_text())
+
+
+# How soon
+
+
+def _endpoint_rows() -> list[Row]:
+    sent = sorted(_times("ads", CHANGES))
+    files = sorted(_times("files", CHANGES))
+    asked = sorted(_times("dns", CHANGES_OF_DNS))
+    what = "A replica's change to the first request on it, by the control plane"
+    return [
+        Row(f"{what}, p50", _at(sent, 0.5), "endpoints in a file that Envoy watches", _at(files, 0.5), unit="ms"),
+        Row(f"the same, p99 of {CHANGES}", _at(sent, 0.99), "the limit", LIMIT_MS, 1, "ms"),
+        Row("the same, p50", _at(sent, 0.5), "DNS, asked every second", _at(asked, 0.5), unit="ms"),
+    ]
+
+
+def _at(ordered: list[float], part: float) -> float:
+    return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
+
+
+def _times(way: str, count: int) -> list[float]:
+    """Milliseconds from a change to the first request that follows it."""
+    with TemporaryDirectory(prefix="sidecar-mesh-bench-") as folder, contextlib.ExitStack() as stack:
+        mesh = Mesh(Path(folder), _inventory(way, None))
+        stack.callback(mesh.stop)
+        if way == "ads":
+            mesh.written = lambda: stack.callback(ControlPlane(mesh.folder, mesh.model).stop)
+        mesh.start()
+        changes = {chosen: _told(way, mesh, chosen) for chosen in ("b-1", "b-2")}
+        return [seconds * 1e3 for seconds in _changes(mesh, changes, count)]
+
+
+def _inventory(way: str, resting: str | None) -> str:
+    """A front proxy and two replicas, of which one may rest; as Mesh takes it."""
+    service = {"name": "b", "port": 8081, "replicas": 2, "sidecar": False}
+    front = {"name": "front", "listeners": [{"port": "FRONT"}], "routes": [{"prefix": "/", "service": "b"}]}
+    settings = {
+        "config_delivery": "ads" if way == "ads" else "files",
+        "dns": {"refresh_rate": "1s", "jitter": "0.01s"},
+        "resting": [resting] if resting else [],
+    }
+    services = [{**service, "discovery": "eds" if way == "files" else "dns"}]
+    inventory = {"services": services, "front_proxies": [front], "settings": settings}
+    return json.dumps(inventory).replace('"FRONT"', "FRONT")
+
+
+def _told(way: str, mesh: Mesh, chosen: str) -> tuple[Path, str]:
+    """The file, and its text, that says that this replica alone is in use."""
+    model = mesh.built(_inventory(way, "b-2" if chosen == "b-1" else "b-1"))
+    if way == "files":
+        return mesh.config("front-1") / "eds.b.yaml", mesh_files(model)[0]["files"]["eds.b.yaml"]
+    return mesh.folder / "zone.json", json.dumps(zone(model))
+
+
+def _changes(mesh: Mesh, changes: dict[str, tuple[Path, str]], count: int) -> Iterator[float]:
+    connection = connect(int(mesh.front().rpartition(":")[2]))
+    # At first both replicas answer by turns.
+    write(*changes["b-2"])
+    while any(b"hostname: b-1\r\n" in ask(connection) for _request in range(10)):
+        pass
+    for number in range(count):
+        chosen = f"b-{number % 2 + 1}"
+        wanted = f"hostname: {chosen}\r\n".encode()
+        begin = time.perf_counter()
+        write(*changes[chosen])
+        while wanted not in ask(connection):
+            pass
+        yield time.perf_counter() - begin
+        time.sleep(0.03)
+
+
+# A control plane
+
+
+class ControlPlane:
+    """A process of it that sends what is published in a folder."""
+
+    def __init__(self, folder: Path, model: Item) -> None:
+        self.folder = folder
+        (folder / "control-plane").mkdir(exist_ok=True)
+        (folder / "control-plane" / "token").write_text(TOKEN)
+        self._publish(model)
+        paths = {
+            **dict.fromkeys(("python", "envoy", "path", "applications", "dns_server"), ""),
+            "state": str(folder),
+            "control_plane": {"python": str(TOOLS / "bin" / "python"), "modules": [str(COLLECTIONS), str(APPLICATION)]},
+            "versions": dict.fromkeys(("envoy", "applications", "dns_server", "control_plane"), ""),
+        }
+        plan = local_plan(model, paths)
+        program = next(program for program in plan["programs"] if program["name"] == "control-plane")
+        self.status = plan["control_plane"]
+        self.target = program["command"][program["command"].index("--listen") + 1]
+        self._log = (folder / "control-plane.log").open("wb")
+        begin = time.perf_counter()
+        self._process = subprocess.Popen(
+            program["command"], env={**os.environ, **program["environment"]}, stdout=self._log, stderr=self._log
+        )
+        self._await_ready()
+        self.seconds = time.perf_counter() - begin
+
+    def _publish(self, model: Item) -> None:
+        write(self.folder / "zone.json", json.dumps(zone(model)))
+        entries = {}
+        for proxy in mesh_files(model):
+            for name, text in proxy["files"].items():
+                write(Path(proxy["folder"], name), text)
+            content = content_hash(proxy["files"])
+            entries[proxy["name"]] = {"workload": proxy["workload"], "folder": proxy["folder"], "content": content}
+        write(self.folder / "control-plane" / "published.json", json.dumps({"proxies": entries}))
+
+    def _await_ready(self) -> None:
+        for _attempt in range(1200):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{self.status}/ready", timeout=60):
+                return
+            time.sleep(0.05)
+        raise SystemExit(f"the control plane is not ready; see {self._log.name}")
+
+    def memory(self) -> float:
+        """Megabytes."""
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def processor(self) -> float:
+        """Seconds so far."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._log.close()
+
+
+# A thousand proxies
+
+
+def _size_rows() -> list[Row]:
+    small, large = _Size(SMALL), _Size(SIZE)
+    of = f"{SIZE:,} services and their {SIZE:,} proxies"
+    return [
+        Row(f"Memory (RSS) of the control plane of {of}, all connected", large.memory, "the limit", LIMIT_MB, 1, "MB"),
+        Row("First push of all, from the first connection", large.seconds, "the limit", LIMIT_SECONDS, 1),
+        Row("A replica's change there: bytes sent", large.bytes, f"of {SMALL} services", small.bytes, 1.1, "bytes"),
+        Row("the same: proxies that are sent something", large.proxies, f"of {SMALL}", small.proxies, 1, "proxies"),
+        Row("the same: processor time", large.change * 1e3, f"of {SMALL}", small.change * 1e3, 1.5, "ms"),
+        Row("Start to ready", large.start, f"of {SMALL}, by the same factor", small.start * SIZE / SMALL, None),
+    ]
+
+
+class _Size:
+    """What a mesh of so many services takes."""
+
+    def __init__(self, size: int) -> None:
+        inventory = inventories.mesh(size)
+        services = [{**service, "command": ["true"], "replicas": 1} for service in inventory["mesh_services"]]
+        with TemporaryDirectory(prefix="sidecar-mesh-bench-") as folder, contextlib.ExitStack() as stack:
+            settings = {"engine": "local", "config_delivery": "ads", "state_path": folder, "name": f"bench-{size}"}
+            model = build_model(services, [], settings)
+            sender = ControlPlane(Path(folder), model)
+            stack.callback(sender.stop)
+            self.start = sender.seconds
+            clients = stack.enter_context(_connected(sender, model))
+            first = json.loads(_line(clients))
+            self.seconds, self.memory = first["seconds"], sender.memory()
+            self._change(sender, model, clients)
+
+    def _change(self, sender: ControlPlane, model: Item, clients: Any) -> None:
+        """Replicas of services that five others call move, one service after the other."""
+        records = zone(model)
+        names = sorted(records["records"])[:CHANGED]
+        _next(clients)
+        before = sender.processor()
+        for name in names:
+            records["records"][name] = ["127.0.0.1"]
+            write(sender.folder / "zone.json", json.dumps(records))
+            time.sleep(0.1)
+        found = _next(clients)
+        self.change = (sender.processor() - before) / CHANGED
+        self.bytes, self.proxies = found["bytes"] / CHANGED, found["proxies"] / CHANGED
+
+
+@contextlib.contextmanager
+def _connected(sender: ControlPlane, model: Item) -> Iterator[Any]:
+    """A process that is all proxies."""
+    command = [TOOLS / "bin" / "python", Path(__file__).with_name("streams.py"), sender.target, TOKEN]
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    process = subprocess.Popen([*map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    wanted = {proxy["name"]: _names(proxy["files"]) for proxy in mesh_files(model)}
+    process.stdin.write(json.dumps(wanted) + "\n")
+    process.stdin.flush()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _names(files: dict[str, str]) -> dict[str, list[str]]:
+    """What an Envoy with these files asks for by name."""
+    clusters = [
+        item for item in load(files["cds.yaml"])["resources"] if "cluster_type" in item or item.get("type") == "EDS"
+    ]
+    routes = [name.removeprefix("rds.").removesuffix(".yaml") for name in files if name.startswith("rds.")]
+    return {"endpoints": [item["name"] for item in clusters], "routes": routes}
+
+
+def _next(clients: Any) -> Item:
+    """What came since it was asked last."""
+    clients.stdin.write("\n")
+    clients.stdin.flush()
+    return dict(json.loads(_line(clients)))
+
+
+def _line(clients: Any) -> str:
+    line = clients.stdout.readline()
+    if not line:
+        raise SystemExit("the clients of the control plane ended")
+    return str(line)
