@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import re
 from typing import Any
 
@@ -175,8 +176,8 @@ def load(text: str) -> Any:
 
 
 def content_hash(data: Any) -> str:
-    """Short hash of data, the same for the same data whatever the order of its keys."""
-    return text_hash(dump(data))
+    """Short hash of plain data, the same for the same data whatever the order of its keys."""
+    return text_hash(json.dumps(data, sort_keys=True))
 
 
 def text_hash(text: str) -> str:

@@ -15,19 +15,22 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+with contextlib.suppress(ImportError):
+    import urllib3
+    from urllib3._collections import HTTPHeaderDict  # urllib3 1 has it nowhere else
 try:
     import kubernetes
-    import urllib3
     import websocket
-    from urllib3._collections import HTTPHeaderDict  # urllib3 1 has it nowhere else
 
     HAS_KUBERNETES = True
 except ImportError:
+    # Which the control plane does without: it would be a third of its memory.
     HAS_KUBERNETES = False
 
 Object = dict[str, Any]
@@ -41,6 +44,8 @@ PAGE = 500
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 
+_HEADERS = {"Accept": "application/json", "User-Agent": "sidecar.mesh"}
+_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _RETRIES = 4
 _FIRST_DELAY = 0.25
 _MAX_DELAY = 5.0
@@ -131,8 +136,11 @@ class Cluster:
 
     url: str
     pool: Any
-    configuration: Any
+    authorization: Callable[[], dict[str, str]]
+    """Headers of who asks, which change when a token expires."""
     headers: Any
+    configuration: Any = None
+    """Of the client, for what is not asked by ``call``."""
     discovered: dict[str, dict[str, Resource]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -153,14 +161,40 @@ def connect(params: Object, workers: int = WORKERS) -> Cluster:
             f"no connection to a cluster: {exc}; name a kubeconfig that is there (kubeconfig, K8S_AUTH_KUBECONFIG or "
             "KUBECONFIG), or host with api_key"
         ) from exc
-    headers = HTTPHeaderDict({"Accept": "application/json", "User-Agent": "sidecar.mesh"})
+    headers = HTTPHeaderDict(_HEADERS)
     if options["impersonate_user"]:
         headers.add("Impersonate-User", options["impersonate_user"])
     for group in options["impersonate_groups"] or []:
         headers.add("Impersonate-Group", group)
     if options["username"] and options["password"]:
         headers.extend(urllib3.util.make_headers(basic_auth=f"{options['username']}:{options['password']}"))
-    return Cluster(configuration.host.rstrip("/"), client.rest_client.pool_manager, configuration, headers)
+
+    def authorization() -> dict[str, str]:
+        # The client's hook renews the token of an authentication plugin.
+        settings = [setting for setting in configuration.auth_settings().values() if setting["in"] == "header"]
+        return {setting["key"]: setting["value"] for setting in settings if setting["value"]}
+
+    pool = client.rest_client.pool_manager
+    return Cluster(configuration.host.rstrip("/"), pool, authorization, headers, configuration)
+
+
+def connect_from_pod(workers: int = WORKERS) -> Cluster:
+    """The cluster of the pod that this runs in, with the pod's own account. Raises ConnectError.
+
+    Source: Kubernetes docs, "Accessing the Kubernetes API from a Pod".
+    """
+    host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
+    token = Path(_ACCOUNT, "token")
+    if not host or not token.exists():
+        raise ConnectError("this is no pod of a cluster that has a token of a service account")
+
+    def authorization() -> dict[str, str]:
+        # The kubelet renews it.
+        return {"Authorization": f"Bearer {token.read_text(encoding='utf-8')}"}
+
+    pool = urllib3.PoolManager(maxsize=workers, ca_certs=str(Path(_ACCOUNT, "ca.crt")))
+    address = f"[{host}]" if ":" in host else host
+    return Cluster(f"https://{address}:{port}", pool, authorization, HTTPHeaderDict(_HEADERS))
 
 
 def hidden(params: Object) -> Object:
@@ -357,11 +391,8 @@ def pages(cluster: Cluster, path: str, query: dict[str, Any] | None = None) -> I
 
 def _headers(cluster: Cluster, own: dict[str, str]) -> Any:
     found = cluster.headers.copy()
-    # A token of an authentication plugin expires; the client's hook renews it.
     with cluster.lock:
-        for setting in cluster.configuration.auth_settings().values():
-            if setting["in"] == "header" and setting["value"]:
-                found[setting["key"]] = setting["value"]
+        found.update(cluster.authorization())
     found.update(own)
     return found
 

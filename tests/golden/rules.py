@@ -69,7 +69,8 @@ def _files(files: dict[str, str]) -> Iterator[str]:
         data = envoy_yaml.load(text)
         if envoy_yaml.dump(data) != text:
             yield f"{name}: is not in its canonical form"
-        version = envoy_yaml.content_hash({"resources": data["resources"]}) if "resources" in data else None
+        resources = envoy_yaml.dump({"resources": data["resources"]}) if "resources" in data else None
+        version = envoy_yaml.text_hash(resources) if resources else None
         if data.get("version_info") != version:
             yield f"{name}: its version is not the hash of its resources"
         for resource in data.get("resources", []):

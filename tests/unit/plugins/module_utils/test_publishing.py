@@ -28,7 +28,7 @@ def load(text: str) -> dict[str, Any]:
     """The data of a file; steps have most of their files in common."""
     data: dict[str, Any] = envoy_yaml.load(text)
     if "resources" in data:
-        assert data["version_info"] == envoy_yaml.content_hash({"resources": data["resources"]})
+        assert data["version_info"] == envoy_yaml.text_hash(envoy_yaml.dump({"resources": data["resources"]}))
     return data
 
 

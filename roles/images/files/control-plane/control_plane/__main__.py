@@ -76,7 +76,7 @@ async def run(options: argparse.Namespace) -> None:
 
 def _connect() -> kube.Cluster:
     try:
-        return kube.connect({})
+        return kube.connect_from_pod()
     except kube.ConnectError as exc:
         raise StartError(str(exc)) from exc
 
