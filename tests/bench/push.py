@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import con
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.local_plan import local_plan, zone
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
-from behaviour.envoys import Mesh, write
+from behaviour.envoys import Mesh, free_port, write
 
 from bench import inventories
 from bench.measuring import ROOT, Row, run
@@ -31,6 +32,8 @@ from bench.traffic import ask, connect
 
 APPLICATION = ROOT / "roles" / "images" / "files" / "control-plane"
 COLLECTIONS = ROOT / ".collections"
+LEAN = Path(__file__).with_name("go-control-plane")
+SUFFIX = "default.svc.cluster.local"
 TOOLS = ROOT / ".cache" / "bench-control-plane"
 TOKEN = "bench"
 CHANGES, CHANGES_OF_DNS = 300, 12
@@ -171,19 +174,27 @@ class ControlPlane:
         raise SystemExit(f"the control plane is not ready; see {self._log.name}")
 
     def memory(self) -> float:
-        """Megabytes."""
-        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        return _memory(self._process.pid)
 
     def processor(self) -> float:
-        """Seconds so far."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return _processor(self._process.pid)
 
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait()
         self._log.close()
+
+
+def _memory(pid: int) -> float:
+    """Megabytes."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _processor(pid: int) -> float:
+    """Seconds so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # A thousand proxies
@@ -192,13 +203,20 @@ class ControlPlane:
 def _size_rows() -> list[Row]:
     small, large = _Size(SMALL), _Size(SIZE)
     of = f"{SIZE:,} services and their {SIZE:,} proxies"
+    lean = large.lean
+    beside = [
+        Row("Memory of it", large.memory, "go-control-plane, the same resources", lean.memory, unit="MB"),
+        Row("First push of all", large.seconds, "go-control-plane, the same resources", lean.seconds),
+        Row("Processor time of it", large.processor, "go-control-plane, the same resources", lean.processor),
+    ]
     return [
         Row(f"Memory (RSS) of the control plane of {of}, all connected", large.memory, "the limit", LIMIT_MB, 1, "MB"),
         Row("First push of all, from the first connection", large.seconds, "the limit", LIMIT_SECONDS, 1),
         Row("A replica's change there: bytes sent", large.bytes, f"of {SMALL} services", small.bytes, 1.1, "bytes"),
         Row("the same: proxies that are sent something", large.proxies, f"of {SMALL}", small.proxies, 1, "proxies"),
         Row("the same: processor time", large.change * 1e3, f"of {SMALL}", small.change * 1e3, 1.5, "ms"),
-        Row("Start to ready", large.start, f"of {SMALL}, by the same factor", small.start * SIZE / SMALL, None),
+        Row("Start to ready", large.start, f"of {SMALL}, by the same factor", small.start * SIZE / SMALL),
+        *beside,
     ]
 
 
@@ -214,10 +232,13 @@ class _Size:
             sender = ControlPlane(Path(folder), model)
             stack.callback(sender.stop)
             self.start = sender.seconds
-            clients = stack.enter_context(_connected(sender, model))
+            before = sender.processor()
+            clients = stack.enter_context(_connected(sender.target, model))
             first = json.loads(_line(clients))
             self.seconds, self.memory = first["seconds"], sender.memory()
+            self.processor = sender.processor() - before
             self._change(sender, model, clients)
+            self.lean = _Lean(Path(folder), model) if size == SIZE else None
 
     def _change(self, sender: ControlPlane, model: Item, clients: Any) -> None:
         """Replicas of services that five others call move, one service after the other."""
@@ -234,10 +255,48 @@ class _Size:
         self.bytes, self.proxies = found["bytes"] / CHANGED, found["proxies"] / CHANGED
 
 
+class _Lean:
+    """The same resources sent by the least that go-control-plane takes."""
+
+    def __init__(self, folder: Path, model: Item) -> None:
+        program, snapshots = TOOLS / "go-control-plane", folder / "snapshots.jsonl"
+        run(["go", "build", "-o", program, "."], cwd=LEAN)
+        made = run(
+            [TOOLS / "bin" / "python", Path(__file__).with_name("snapshots.py"), SUFFIX],
+            environment={
+                "PYTHONPATH": f"{COLLECTIONS}:{APPLICATION}",
+                "FOLDER": str(folder),
+            },
+        )
+        snapshots.write_text(made)
+        target = f"127.0.0.1:{free_port()}"
+        with (folder / "go-control-plane.log").open("wb") as log:
+            process = subprocess.Popen([program, target, snapshots], stdout=log, stderr=log)
+        try:
+            _await_port(target)
+            before = _processor(process.pid)
+            with _connected(target, model) as clients:
+                self.seconds = json.loads(_line(clients))["seconds"]
+                self.processor = _processor(process.pid) - before
+                self.memory = _memory(process.pid)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _await_port(target: str) -> None:
+    host, port = target.split(":")
+    for _attempt in range(600):
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+            return
+        time.sleep(0.1)
+    raise SystemExit(f"nobody listens at {target}")
+
+
 @contextlib.contextmanager
-def _connected(sender: ControlPlane, model: Item) -> Iterator[Any]:
+def _connected(target: str, model: Item) -> Iterator[Any]:
     """A process that is all proxies."""
-    command = [TOOLS / "bin" / "python", Path(__file__).with_name("streams.py"), sender.target, TOKEN]
+    command = [TOOLS / "bin" / "python", Path(__file__).with_name("streams.py"), target, TOKEN]
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     process = subprocess.Popen([*map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -118,6 +118,17 @@ class Mesh:
         yield
         assert self.pods() == before
 
+    @contextlib.contextmanager
+    def drained_node(self) -> Iterator[str]:
+        """A node without the mesh's pods, on which DNS has run as well."""
+        (node,) = {pod.spec.node_name for pod in self.core.list_namespaced_pod("kube-system").items}
+        self.core.patch_node(node, {"spec": {"unschedulable": True}})
+        try:
+            drain(self.core, node, {self.namespace, "kube-system"})
+            yield str(node)
+        finally:
+            self.core.patch_node(node, {"spec": {"unschedulable": False}})
+
     def objects(self) -> list[str]:
         """Kind and name of everything in the namespace that the mesh may have made."""
         api = self.cluster.api
@@ -256,3 +267,22 @@ def _text_of(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def drain(core: client.CoreV1Api, node: str, namespaces: set[str]) -> None:
+    """Evict the pods of a node, as fast as their budgets allow; those of other tests stay."""
+    pods = core.list_pod_for_all_namespaces(field_selector=f"spec.nodeName={node}").items
+    left = [(pod.metadata.name, pod.metadata.namespace) for pod in pods if pod.metadata.namespace in namespaces]
+    assert left
+    wait_until(lambda: not [left.remove(each) for each in [*left] if evict(core, *each)] and not left, "evicted", 120)
+
+
+def evict(core: client.CoreV1Api, name: str, namespace: str) -> bool:
+    """Whether a pod is on its way, or gone."""
+    try:
+        core.create_namespaced_pod_eviction(name, namespace, {"metadata": {"name": name, "namespace": namespace}})
+    except client.ApiException as problem:
+        if problem.status not in (404, 429):
+            raise
+        return bool(problem.status == 404)  # else its budget says: not yet
+    return True

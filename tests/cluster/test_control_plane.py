@@ -28,6 +28,7 @@ Item = dict[str, Any]
 
 NAME = "sent"
 SENDER = f"{NAME}-control-plane"
+CLUSTERS = "cds.yaml"
 PORT, STATUS_PORT = 18000, 18001
 FOLLOW_SECONDS = 3.0
 AWAY_SECONDS = 120.0
@@ -171,6 +172,29 @@ def test_what_an_envoy_refuses_is_told_and_leaves_what_it_had(mesh: Mesh) -> Non
     wait_until(lambda: all_synced(mesh), "all have taken what is right", 20)
 
 
+def test_what_an_envoy_refuses_fails_the_play_and_is_put_back(mesh: Mesh) -> None:
+    """What no validation finds: an address that no pod has. What else changes is done first, and put back as well."""
+    before = {name: files for name, files in config_maps(mesh).items() if CLUSTERS in files}
+    listener, route = mesh.front()["listeners"][0], mesh.front()["routes"][0]
+    with mesh.load("sent: a change that an Envoy refuses", 3000), mesh.unmoved():
+        address = {"socket_address": {"address": "192.0.2.1", "port_value": listener["port"]}}
+        listener["envoy_patch"] = {"listener": {"address": address}}
+        route["timeout"] = "8s"
+        failure = mesh.run().failure
+        assert "The former configuration serves on, because Envoy did not take the new one" in failure
+        assert "Envoy refused listeners front_" in failure
+        assert "192.0.2.1" in failure
+        del listener["envoy_patch"], route["timeout"]
+    wait_until(lambda: all_synced(mesh), "every proxy has what it had", 30)
+    assert {name: files for name, files in config_maps(mesh).items() if CLUSTERS in files} == before
+    assert mesh.must_run().changed == []
+
+
+def config_maps(mesh: Mesh) -> dict[str, Item]:
+    found = mesh.core.list_namespaced_config_map(mesh.namespace).items
+    return {item.metadata.name: item.data or {} for item in found}
+
+
 def test_a_policy_admits_nobody_but_the_proxies(mesh: Mesh) -> None:
     assert opened_from_here(mesh, "") == "UNAVAILABLE"
     assert opened_by_a_proxy(mesh, "") == "UNAUTHENTICATED"
@@ -238,6 +262,26 @@ def test_restart_of_the_control_plane(mesh: Mesh) -> None:
         mesh.settle()
         wait_until(lambda: all_synced(mesh), "every proxy is connected again", 60)
     assert mesh.pods() - mesh.pods(SENDER) == before
+
+
+@pytest.mark.thorough
+def test_update_of_envoy(mesh: Mesh) -> None:
+    before = proxies(mesh)
+    with mesh.load("sent: update of Envoy"):
+        mesh.settings["mesh_envoy_image"] = images.envoy(images.NEWEST)
+        mesh.must_run()
+    assert not proxies(mesh) & before
+    wait_until(lambda: all_synced(mesh), "every proxy is connected", 30)
+
+
+@pytest.mark.thorough
+@pytest.mark.alone
+def test_drain_of_a_node(mesh: Mesh) -> None:
+    """The control plane's pods are evicted with the others."""
+    with mesh.load("sent: drain of a node"), mesh.drained_node() as node:
+        assert node not in {pod.node for pod in mesh.pods()}
+    mesh.settle()
+    wait_until(lambda: all_synced(mesh), "every proxy is connected", 60)
 
 
 @pytest.mark.thorough

@@ -148,33 +148,8 @@ def test_renewal_of_a_certificate(mesh: Mesh) -> None:
 @pytest.mark.alone
 def test_drain_of_a_node(mesh: Mesh) -> None:
     """As `kubectl drain` does it; DNS runs on one of the nodes, too."""
-    (node,) = {pod.spec.node_name for pod in mesh.core.list_namespaced_pod("kube-system").items}
-    mesh.core.patch_node(node, {"spec": {"unschedulable": True}})
-    try:
-        with mesh.load("drain of a node"):
-            drain(mesh.core, node, {mesh.namespace, "kube-system"})
+    with mesh.load("drain of a node"), mesh.drained_node() as node:
         assert node not in {pod.node for pod in mesh.pods()}
-    finally:
-        mesh.core.patch_node(node, {"spec": {"unschedulable": False}})
-
-
-def drain(core: client.CoreV1Api, node: str, namespaces: set[str]) -> None:
-    """Evict the pods of a node, as fast as their budgets allow; those of other tests stay."""
-    pods = core.list_pod_for_all_namespaces(field_selector=f"spec.nodeName={node}").items
-    left = [(pod.metadata.name, pod.metadata.namespace) for pod in pods if pod.metadata.namespace in namespaces]
-    assert left
-    wait_until(lambda: not [left.remove(each) for each in [*left] if evict(core, *each)] and not left, "evicted", 120)
-
-
-def evict(core: client.CoreV1Api, name: str, namespace: str) -> bool:
-    """Whether a pod is on its way, or gone."""
-    try:
-        core.create_namespaced_pod_eviction(name, namespace, {"metadata": {"name": name, "namespace": namespace}})
-    except client.ApiException as problem:
-        if problem.status not in (404, 429):
-            raise
-        return problem.status == 404  # else its budget says: not yet
-    return True
 
 
 def test_death_of_a_pod(mesh: Mesh) -> None:

@@ -4,6 +4,7 @@
 import asyncio
 import json
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from control_plane.store import Proxy, Store
 POLL_SECONDS = 0.05
 GATHER_SECONDS = 0.002
 """In which what changes together becomes one change."""
+BUSY_SECONDS = 0.02
+"""How long everybody else waits at most while configurations are made."""
 
 
 class Source:
@@ -74,7 +77,7 @@ class MeshSource(Source):
         self._folders: Folders | None = None
         self._replicas: Replicas | None = None
         self._known: dict[str, _Known] = {}
-        self._waiting: asyncio.TimerHandle | None = None
+        self._loading: asyncio.Task[None] | None = None
         self._stale: set[str] = set()
 
     def folders(self, found: Folders) -> None:
@@ -90,24 +93,41 @@ class MeshSource(Source):
 
     def _changed(self, proxies: set[str]) -> None:
         self._stale |= proxies
-        if self._folders is None or self._replicas is None or self._waiting:
+        if self._folders is None or self._replicas is None or (self._loading and not self._loading.done()):
             return
         if self._stale or not self._store.is_loaded:
-            self._waiting = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._load)
+            self._loading = asyncio.create_task(self._load())
 
-    def _load(self) -> None:
-        self._waiting = None
-        folders, stale = self._folders or {}, self._stale
-        gone = {name for name in stale if name not in folders}
-        try:
-            made = {name: self._made(name, folders[name]) for name in sorted(stale - gone)}
-        except ValueError as exc:  # EncodeError is one
-            self.failed(str(exc))
-            return
-        self.give(made, whole=not self._store.is_loaded, removed=gone)
-        self._stale = set()
-        for name in gone:
-            self._known.pop(name, None)
+    async def _load(self) -> None:
+        await asyncio.sleep(GATHER_SECONDS)
+        while self._stale or not self._store.is_loaded:
+            folders, stale = self._folders or {}, self._stale
+            self._stale = set()
+            try:
+                made = await self._made_of({name: folders[name] for name in sorted(stale & folders.keys())})
+            except ValueError as exc:  # EncodeError is one
+                self._stale |= stale
+                self.failed(str(exc))
+                return
+            if folders is not self._folders:
+                # What is published together is sent together.
+                self._stale |= stale
+                continue
+            gone = stale - folders.keys()
+            self.give(made, whole=not self._store.is_loaded, removed=gone)
+            for name in gone:
+                self._known.pop(name, None)
+
+    async def _made_of(self, folders: Folders) -> dict[str, Proxy]:
+        """With time for others between two proxies, for a thousand take many seconds."""
+        made: dict[str, Proxy] = {}
+        begun = time.monotonic()
+        for name, folder in folders.items():
+            made[name] = self._made(name, folder)
+            if time.monotonic() > begun + BUSY_SECONDS:
+                await asyncio.sleep(0)
+                begun = time.monotonic()
+        return made
 
     def _made(self, name: str, folder: Folder) -> Proxy:
         known = self._known.get(name)

@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
-from control_plane import cluster
+from control_plane import cluster, sources
 from control_plane.folders import Folder
 from control_plane.metrics import Metrics
 from control_plane.sources import MeshSource, follow_machine
@@ -130,6 +130,34 @@ def test_what_cannot_be_sent_leaves_what_is_served() -> None:
     assert changes[-1] == []
     assert "a-1" in str(source.problem)
     assert set(store.proxies) == {"a-1", "b-1"}
+
+
+def test_others_have_their_turn_while_many_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "BUSY_SECONDS", 0.0)
+    many = {f"a-{number}": Folder.of("a", files("a", timeout=f"{number + 1}s")) for number in range(20)}
+    turns = 0
+
+    async def load() -> Store:
+        nonlocal turns
+        store = Store(lambda _seconds, _function: lambda: None)
+        source = MeshSource(store, Metrics(), SUFFIX)
+        source.folders(many)
+        source.replicas(REPLICAS)
+        while not store.is_loaded:
+            turns += 1
+            if turns == 10:
+                # What comes meanwhile is not lost.
+                source.replicas({f"b.{SUFFIX}": [{"address": "10.0.0.9"}]})
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
+        return store
+
+    store = asyncio.run(load())
+    assert turns > len(many)
+    assert set(store.proxies) == set(many)
+    sent = {proxy.snapshot["endpoints"]["b"].value for proxy in store.proxies.values()}
+    assert len(sent) == 1
+    assert b"10.0.0.9" in sent.pop()
 
 
 # On one machine
