@@ -101,15 +101,15 @@ class MeshSource(Source):
     async def _load(self) -> None:
         await asyncio.sleep(GATHER_SECONDS)
         while self._stale or not self._store.is_loaded:
-            folders, stale = self._folders or {}, self._stale
-            self._stale = set()
+            found, stale = self._folders, self._stale
+            folders, self._stale = found or {}, set()
             try:
                 made = await self._made_of({name: folders[name] for name in sorted(stale & folders.keys())})
             except ValueError as exc:  # EncodeError is one
                 self._stale |= stale
                 self.failed(str(exc))
                 return
-            if folders is not self._folders:
+            if found is not self._folders:
                 # What is published together is sent together.
                 self._stale |= stale
                 continue

@@ -253,6 +253,15 @@ def test_a_file_that_is_none_leaves_what_is_served(machine: Machine, text: str) 
     assert set(store.proxies) == {"a-1", "b-1"}
 
 
+def test_a_mesh_without_a_proxy_is_served_too(tmp_path: Path) -> None:
+    empty = Machine(tmp_path)
+    empty.zone()
+    empty.publish()
+    store, source, _changes = on_machine(empty)
+    assert store.is_loaded
+    assert source.problem is None
+
+
 def test_nothing_is_served_before_something_is_published(tmp_path: Path) -> None:
     empty = Machine(tmp_path)
     store, source, _changes = on_machine(empty)
