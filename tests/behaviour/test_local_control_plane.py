@@ -160,11 +160,11 @@ def test_two_minutes_without_it_while_a_replica_starts(mesh: Mesh) -> None:
         assert len(load.report.failures) == lost
 
         # Back again: those that were connected are, and the one that reads files takes changes from these.
-        mesh.service("b")["sidecar"] = {"routes": [{"prefix": "/", "timeout": "9s"}]}
+        mesh.service("b")["sidecar"] = {"routes": [{"prefix": "/", "response_headers": {"set": {"x-b": "9"}}}]}
         mesh.must_run()
         assert synced(mesh) == every - {"b-1"}
         for replica in ("b-1", "b-2"):
-            assert '"timeout": "9s"' in mesh.admin(replica, "/config_dump?resource=dynamic_route_configs")
+            assert '"x-b"' in mesh.admin(replica, "/config_dump?resource=dynamic_route_configs")
         load.wait_for(max(200, 10_000 - load.report.count))
         assert len(load.report.failures) == lost
         supervisorctl(mesh, "restart", "b-1.sidecar")
