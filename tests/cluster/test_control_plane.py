@@ -147,6 +147,29 @@ def test_route_cluster_and_upstream(mesh: Mesh) -> None:
         assert seconds < FOLLOW_SECONDS
 
 
+def test_what_an_envoy_refuses_fails_the_play_and_is_put_back(mesh: Mesh) -> None:
+    """What no validation finds: an address that no pod has. What else changes is done first, and put back as well."""
+    before = {name: files for name, files in config_maps(mesh).items() if CLUSTERS in files}
+    listener, route = mesh.front()["listeners"][0], mesh.front()["routes"][0]
+    with mesh.load("sent: a change that an Envoy refuses", 3000), mesh.unmoved():
+        address = {"socket_address": {"address": "192.0.2.1", "port_value": listener["port"]}}
+        listener["envoy_patch"] = {"listener": {"address": address}}
+        route["timeout"] = "8s"
+        failure = mesh.run().failure
+        assert "The former configuration serves on, because Envoy did not take the new one" in failure
+        assert "Envoy refused listeners front_" in failure
+        assert "192.0.2.1" in failure
+        del listener["envoy_patch"], route["timeout"]
+    wait_until(lambda: all_synced(mesh), "every proxy has what it had", 30)
+    assert {name: files for name, files in config_maps(mesh).items() if CLUSTERS in files} == before
+    assert mesh.must_run().changed == []
+
+
+def config_maps(mesh: Mesh) -> dict[str, Item]:
+    found = mesh.core.list_namespaced_config_map(mesh.namespace).items
+    return {item.metadata.name: item.data or {} for item in found}
+
+
 def test_what_an_envoy_refuses_is_told_and_leaves_what_it_had(mesh: Mesh) -> None:
     """Written past the playbook, which would have had it validated first."""
     wait_until(lambda: all_synced(mesh), "every proxy is connected", 30)
@@ -170,29 +193,6 @@ def test_what_an_envoy_refuses_is_told_and_leaves_what_it_had(mesh: Mesh) -> Non
         assert sum("refused: routes" in line for line in status(mesh)) == 2
         mesh.core.patch_namespaced_config_map(name, mesh.namespace, {"data": {file: files[file]}})
     wait_until(lambda: all_synced(mesh), "all have taken what is right", 20)
-
-
-def test_what_an_envoy_refuses_fails_the_play_and_is_put_back(mesh: Mesh) -> None:
-    """What no validation finds: an address that no pod has. What else changes is done first, and put back as well."""
-    before = {name: files for name, files in config_maps(mesh).items() if CLUSTERS in files}
-    listener, route = mesh.front()["listeners"][0], mesh.front()["routes"][0]
-    with mesh.load("sent: a change that an Envoy refuses", 3000), mesh.unmoved():
-        address = {"socket_address": {"address": "192.0.2.1", "port_value": listener["port"]}}
-        listener["envoy_patch"] = {"listener": {"address": address}}
-        route["timeout"] = "8s"
-        failure = mesh.run().failure
-        assert "The former configuration serves on, because Envoy did not take the new one" in failure
-        assert "Envoy refused listeners front_" in failure
-        assert "192.0.2.1" in failure
-        del listener["envoy_patch"], route["timeout"]
-    wait_until(lambda: all_synced(mesh), "every proxy has what it had", 30)
-    assert {name: files for name, files in config_maps(mesh).items() if CLUSTERS in files} == before
-    assert mesh.must_run().changed == []
-
-
-def config_maps(mesh: Mesh) -> dict[str, Item]:
-    found = mesh.core.list_namespaced_config_map(mesh.namespace).items
-    return {item.metadata.name: item.data or {} for item in found}
 
 
 def test_a_policy_admits_nobody_but_the_proxies(mesh: Mesh) -> None:
