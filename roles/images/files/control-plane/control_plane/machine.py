@@ -44,8 +44,8 @@ def folder(entry: dict[str, str]) -> Folder | None:
     return found if found.content == entry["content"] else None
 
 
-def follow(tell: Callable[[], None], *files: Path) -> Callable[[], None]:
-    """Has a function called when one of the files is replaced; what is given back ends it. Raises OSError."""
+def follow(tell: Callable[[set[str]], None], *files: Path) -> Callable[[], None]:
+    """Has a function called with the names of files that were replaced; what is given back ends it. Raises OSError."""
     loop, watched = asyncio.get_running_loop(), inotify_simple.INotify(nonblocking=True)
     flags = inotify_simple.flags.CLOSE_WRITE | inotify_simple.flags.MOVED_TO
     names = {file.name for file in files}
@@ -53,8 +53,8 @@ def follow(tell: Callable[[], None], *files: Path) -> Callable[[], None]:
         watched.add_watch(parent, flags)
 
     def seen() -> None:
-        if any(event.name in names for event in watched.read(timeout=0)):
-            tell()
+        if replaced := names & {event.name for event in watched.read(timeout=0)}:
+            tell(replaced)
 
     loop.add_reader(watched.fileno(), seen)
 

@@ -54,7 +54,6 @@ class Source:
         self._metrics.configurations["loaded"] += 1
         log(
             "configuration",
-            version=self._store.version,
             proxies=len(self._store.proxies),
             changed=len(change.changed),
             removed=len(change.removed),
@@ -197,13 +196,20 @@ async def follow_machine(source: MeshSource, published: Path, zone: Path) -> Non
     """Tells the source what is published on this machine, until it is cancelled. Raises OSError without inotify."""
     known: Folders = {}
 
-    def look() -> None:
+    def look(replaced: set[str]) -> None:
+        for file, read_again in ((zone, tell_replicas), (published, tell_folders)):
+            try:
+                if file.name in replaced:
+                    read_again()
+            except (OSError, ValueError) as exc:
+                source.failed(str(exc))
+
+    def tell_replicas() -> None:
+        source.replicas(machine.replicas(zone))
+
+    def tell_folders() -> None:
         nonlocal known
-        try:
-            replicas, wanted = machine.replicas(zone), machine.published(published)
-        except (OSError, ValueError) as exc:
-            source.failed(str(exc))
-            return
+        wanted = machine.published(published)
         found: Folders = {}
         for name, item in wanted.items():
             if name in known and known[name].content == item["content"]:
@@ -213,11 +219,10 @@ async def follow_machine(source: MeshSource, published: Path, zone: Path) -> Non
         torn = sorted(wanted.keys() - found.keys())
         source.incomplete = f"not as they were published: {', '.join(torn)}; run the playbook again" if torn else None
         known = {**{name: known[name] for name in torn if name in known}, **found}
-        source.replicas(replicas)
         source.folders(known)
 
     end = machine.follow(look, published, zone)
-    look()
+    look({published.name, zone.name})
     try:
         await asyncio.Event().wait()
     finally:
