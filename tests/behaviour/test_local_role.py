@@ -62,7 +62,7 @@ def home() -> Iterator[Home]:
 
 
 @pytest.fixture(scope="module", params=["files", "ads"])
-def first(home: Home, request: pytest.FixtureRequest) -> First:
+def first(home: Home, request: pytest.FixtureRequest) -> Iterator[First]:
     mesh, port = home.mesh(), free_port()
     mesh.settings["mesh_config_delivery"] = request.param
     mesh.services = [
@@ -82,7 +82,9 @@ def first(home: Home, request: pytest.FixtureRequest) -> First:
     untouched = not mesh.state.exists() and not processes_of(mesh.state)
     play = mesh.must_run("site", "--diff")
     mesh.keep()
-    return First(mesh, port, predicted, untouched, play)
+    yield First(mesh, port, predicted, untouched, play)
+    # Linux lets a user watch few files.
+    mesh.end()
 
 
 @pytest.fixture
