@@ -238,7 +238,7 @@ def test_a_folder_that_is_half_written_is_not_sent(machine: Machine) -> None:
     """As after a run that was interrupted: what is served stays, and one that was never whole is not known."""
     (machine.folder / "a-1" / "cds.yaml").write_text("resources: []")
     store, source, changes = on_machine(
-        machine, lambda: (machine.folder / "b-1" / "lds.yaml").unlink(), lambda: machine.zone("127.1.1.9")
+        machine, (machine.folder / "b-1" / "lds.yaml").unlink, lambda: machine.zone("127.1.1.9")
     )
     assert changes == [["b-1"], [], []]
     assert source.problem == "not as they were published: a-1; run the playbook again"
