@@ -29,9 +29,9 @@ FALLBACK_FILE = "fallback.yaml"
 CLUSTERS_FILE = "cds.yaml"
 LISTENERS_FILE = "lds.yaml"
 
-# What dashboards, alerts and this collection read: whole families by their prefix, the rest by the last part.
 _RECONNECT = {"retry_back_off": {"base_interval": "0.5s", "max_interval": "5s"}}
 """By itself Envoy takes up to 30 s to come back to a control plane that was away."""
+# What dashboards, alerts and this collection read: whole families by their prefix, the rest by the last part.
 _STATS_OF = ("server.", "cluster_manager.", "listener_manager.", "overload.", "sds.")
 _STATS = (
     # Requests and connections of listeners and clusters.

@@ -62,6 +62,11 @@ def _said(page: str) -> Said:
     return {entry["node"]: entry for entry in data["connected"]}, data["configuration"]["error"] or ""
 
 
+def published(proxy: Object, files: dict[str, str]) -> Object:
+    """What a control plane on this machine is told of a proxy (as ``mesh_files`` lists it) and its folder's files."""
+    return {"workload": proxy["workload"], "folder": proxy["folder"], "content": content_hash(files)}
+
+
 def is_replica(pod: Object) -> bool:
     return bool((pod["metadata"].get("labels") or {}).get(names.COMPONENT_LABEL) == names.CONTROL_PLANE)
 

@@ -39,9 +39,9 @@ def local_plan(model: Item, paths: Item) -> Item:
     (folder of the shipped ones), dns_server (the script), control_plane (``python`` and its ``modules``), and
     ``versions`` of envoy, applications, dns_server and control_plane, whose change restarts what they run.
     Returns ``programs`` (for local_processes), ``listeners`` and ``binaries`` (for local_preflight), ``zone`` (for
-    local_publish), ``control_plane`` (address and port at which it is asked, if it runs), ``applications`` (names of
-    shipped ones in use) and ``certificates`` (names of those that listeners serve; those that proxies show to servers
-    outside are given by their owners).
+    local_publish), ``control_plane`` (for local_publish, too), ``applications`` (names of shipped ones in use) and
+    ``certificates`` (names of those that listeners serve; those that proxies show to servers outside are given by their
+    owners).
 
     Raises SelectionError for a model of another engine.
     """
@@ -54,10 +54,18 @@ def local_plan(model: Item, paths: Item) -> Item:
         "listeners": list(_listeners(model)),
         "binaries": list(_binaries(model, paths)),
         "zone": zone(model),
-        "control_plane": _status_address(model["mesh"]),
+        "control_plane": {
+            "wanted": model["mesh"]["config_delivery"] == "ads",
+            "published": _published_file(paths),
+            "status": _status_address(model["mesh"]),
+        },
         "applications": sorted({name for service in model["services"] for name in _shipped(service)}),
         "certificates": list(mesh_certificates(model)),
     }
+
+
+def _published_file(paths: Item) -> str:
+    return f"{paths['state']}/{names.CONTROL_PLANE}/published.json"
 
 
 def _status_address(mesh: Item) -> str:
@@ -138,7 +146,7 @@ def _control_plane(mesh: Item, paths: Item) -> Item:
     command = [
         *(tools["python"], "-m", "control_plane"),
         *("--listen", f"{address}:{ports['port']}", "--status", status),
-        *("--published", f"{state}/{names.CONTROL_PLANE}/published.json", "--zone", f"{state}/zone.json"),
+        *("--published", _published_file(paths), "--zone", f"{state}/zone.json"),
         *("--suffix", f"{mesh['namespace']}.svc.{mesh['domain']}"),
         *("--token", f"{state}/{names.CONTROL_PLANE}/token"),
     ]

@@ -171,7 +171,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.sidecar.mesh.plugins.module_utils import admin as envoy_admin
 from ansible_collections.sidecar.mesh.plugins.module_utils import control_plane
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import CLUSTERS_FILE
-from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import HAS_YAML, content_hash
+from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import HAS_YAML
 from ansible_collections.sidecar.mesh.plugins.module_utils.names import CONTROL_PLANE_CLUSTER, OWN_CLUSTERS
 from ansible_collections.sidecar.mesh.plugins.module_utils.publishing import held, steps, zone_steps
 
@@ -252,12 +252,17 @@ def refused_before(proxy: Proxy, now: Files) -> dict[str, int] | None:
     return {name: envoy_admin.refusals(stats, name) for name in now}
 
 
-def is_sent(proxy: Proxy) -> bool:
-    """Whether a proxy was started with a control plane, and does not read its files."""
-    try:
-        return CONTROL_PLANE_CLUSTER in envoy_admin.cluster_hosts(proxy["admin"])
-    except envoy_admin.UnreachableError:
-        return False
+def sent_by(pool: ThreadPoolExecutor, sender: dict[str, Any], proxies: list[Proxy]) -> set[str]:
+    """Names of the proxies that were started with a control plane, and do not read their files."""
+
+    def is_sent(proxy: Proxy) -> bool:
+        try:
+            return CONTROL_PLANE_CLUSTER in envoy_admin.cluster_hosts(proxy["admin"])
+        except envoy_admin.UnreachableError:
+            return False
+
+    asked = proxies if sender else []
+    return {proxy["name"] for proxy, is_one in zip(asked, pool.map(is_sent, asked), strict=True) if is_one}
 
 
 def await_sent(moves: list[Move], status: str, timeout: float) -> list[str]:
@@ -269,53 +274,37 @@ def await_sent(moves: list[Move], status: str, timeout: float) -> list[str]:
         # At first it may be of the configuration before.
         if problem and time.monotonic() > begun + PROBLEM_SECONDS:
             return [f"control plane: {problem}"]
-        late = {name: what_is_late(entries.get(name), now) for name, now in wanted.items()}
-        refused = {name: control_plane.refused(entries[name]) for name in wanted if name in entries}
-        if any(refused.values()):
-            return [
-                f"{name}: Envoy refused {what}: {reason}"
-                for name, found in refused.items()
-                for what, reason in found.items()
-            ]
-        if not any(late.values()):
-            return []
+        late = {name: control_plane.late(entries[name], now) for name, now in wanted.items() if name in entries}
+        refused = {name: control_plane.refused(entries[name]) for name in late}
+        # What a proxy has refused before is no answer to what it is sent now.
+        answers = [
+            f"{name}: Envoy refused {what}: {refused[name][what]}"
+            for name, found in late.items()
+            for what in found
+            if what in refused[name]
+        ]
+        if answers or (late.keys() == wanted.keys() and not any(late.values())):
+            return answers
         if time.monotonic() > deadline:
-            return [f"{name}: {', '.join(found)} after {timeout:g} s" for name, found in late.items() if found]
+            missing = [f"{name}: is not connected to the control plane" for name in wanted if name not in late]
+            missing += [f"{name}: has not {', '.join(found)}" for name, found in late.items() if found]
+            return [f"{text} after {timeout:g} s" for text in missing]
         time.sleep(POLL_SECONDS)
 
 
-def what_is_late(entry: dict[str, Any] | None, files: Files) -> list[str]:
-    if entry is None:
-        return ["is not connected to the control plane"]
-    found = control_plane.late(entry, files)
-    return [f"has not {', '.join(found)}"] if found else []
+def take_step(
+    pool: ThreadPoolExecutor, moves: list[Move], sent: set[str], sender: dict[str, Any], timeout: float
+) -> list[str]:
+    """Writes one step of all proxies that move and waits for it; a text for each that does not take it.
 
-
-def entry(proxy: Proxy, files: Files) -> dict[str, str]:
-    """What the control plane is told of a proxy."""
-    return {"workload": proxy["workload"], "folder": proxy["folder"], "content": content_hash(files)}
-
-
-def announced(path: str) -> dict[str, Any]:
-    """What the control plane has been told, by proxy."""
-    return dict(zone_data(read(path)).get("proxies", {}))
-
-
-def announce(path: str, proxies: dict[str, Any]) -> None:
-    write(path, json.dumps({"proxies": proxies}, indent=1, sort_keys=True) + "\n")
-
-
-def take_step(pool: ThreadPoolExecutor, moves: list[Move], sender: dict[str, str], timeout: float) -> list[str]:
-    """Writes one step of all proxies that move and waits for it; a text for each that does not take it."""
-    sent = list(pool.map(lambda move: bool(sender) and is_sent(move[0]), moves))
-    by_control_plane = [move for move, is_one in zip(moves, sent, strict=True) if is_one]
-    by_files = [move for move, is_one in zip(moves, sent, strict=True) if not is_one]
+    ``sent``: those that a control plane sends it.
+    """
+    by_control_plane = [move for move in moves if move[0]["name"] in sent]
+    by_files = [move for move in moves if move[0]["name"] not in sent]
     counts = list(pool.map(lambda move: refused_before(move[0], move[2]), by_files))
     for proxy, before, now in moves:
         write_folder(proxy["folder"], before, now)
-    if sender:
-        told = {proxy["name"]: entry(proxy, now) for proxy, _before, now in moves}
-        announce(sender["published"], {**announced(sender["published"]), **told})
+    tell(sender, {proxy["name"]: control_plane.published(proxy, now) for proxy, _before, now in moves})
 
     def wait(move: Move, count: dict[str, int] | None) -> str:
         return "" if count is None else await_step(*move, count, timeout)
@@ -326,21 +315,22 @@ def take_step(pool: ThreadPoolExecutor, moves: list[Move], sender: dict[str, str
 
 
 def publish(
-    pool: ThreadPoolExecutor, plans: list[tuple[Proxy, list[Files]]], sender: dict[str, str], timeout: float
+    pool: ThreadPoolExecutor, plans: list[tuple[Proxy, list[Files]]], sender: dict[str, Any], timeout: float
 ) -> None:
     """Takes all proxies through their steps together. ``plans``: each proxy with its folder's states, first to last.
 
     Raises RefusedError.
     """
+    sent = sent_by(pool, sender, [proxy for proxy, _states in plans])
     for number in range(1, max((len(states) for _rest, states in plans), default=1)):
         moves = [(proxy, states[number - 1], states[number]) for proxy, states in plans if len(states) > number]
-        answers = take_step(pool, [move for move in moves if move[1] != move[2]], sender, timeout)
+        answers = take_step(pool, [move for move in moves if move[1] != move[2]], sent, sender, timeout)
         if answers:
             raise RefusedError("\n".join(answers))
 
 
 def put_back(
-    pool: ThreadPoolExecutor, old: dict[str, Files], proxies: list[Proxy], sender: dict[str, str], timeout: float
+    pool: ThreadPoolExecutor, old: dict[str, Files], proxies: list[Proxy], sender: dict[str, Any], timeout: float
 ) -> None:
     """The former files again, in the same careful order; whatever refuses them is left with what it has."""
     plans = [
@@ -350,9 +340,7 @@ def put_back(
         publish(pool, plans, sender, timeout)
     for proxy in proxies:
         write_folder(proxy["folder"], read_folder(proxy["folder"]), old[proxy["name"]])
-    if sender:
-        former = {proxy["name"]: entry(proxy, old[proxy["name"]]) for proxy in proxies}
-        announce(sender["published"], {**announced(sender["published"]), **former})
+    tell(sender, {proxy["name"]: control_plane.published(proxy, old[proxy["name"]]) for proxy in proxies})
 
 
 def await_retired(pool: ThreadPoolExecutor, proxies: list[Proxy], addresses: set[str], timeout: float) -> list[str]:
@@ -379,15 +367,15 @@ def zone_text(zone: dict[str, Any], records: dict[str, Any]) -> str:
     return json.dumps({**zone, "records": records}, indent=1, sort_keys=True) + "\n"
 
 
-def zone_data(text: str) -> dict[str, Any]:
-    """What the DNS server reads; empty where there is nothing, or no zone."""
+def json_data(text: str) -> dict[str, Any]:
+    """What the DNS server or the control plane reads; empty where there is nothing, or nothing that it could read."""
     with contextlib.suppress(ValueError, TypeError):
         return dict(json.loads(text))
     return {}
 
 
 def zone_records(text: str) -> dict[str, Any]:
-    return dict(zone_data(text).get("records", {}))
+    return dict(json_data(text).get("records", {}))
 
 
 def zone_addresses(text: str) -> set[str]:
@@ -418,20 +406,22 @@ def run_new(module: AnsibleModule, proxies: list[Proxy], running: set[str]) -> d
     zone_before = read(params["zone_file"])
     early = zone_steps(zone_records(zone_before), params["zone"]["records"])[0]
     zone_after = zone_text(params["zone"], early)
-    published_before = announced((params["control_plane"] or {}).get("published", ""))
+    sender = sender_of(params)
+    published_before = announced(sender)
     if not module.check_mode:
         for proxy, old, new in changes:
             write_folder(proxy["folder"], old, new)
         if zone_before != zone_after:
             write(params["zone_file"], zone_after)
-        tell(params, {proxy["name"]: entry(proxy, proxy["files"]) for proxy in proxies if proxy["name"] not in running})
+        idle = [proxy for proxy in proxies if proxy["name"] not in running]
+        tell(sender, {proxy["name"]: control_plane.published(proxy, proxy["files"]) for proxy in idle})
     created = [proxy["folder"] for proxy, old, _new in changes if not old]
-    created += [path for path in [sender_of(params).get("published")] if path and not published_before]
+    created += [sender["published"]] if sender and not published_before else []
     created += [] if zone_before else [params["zone_file"]]
     return {
         **report(module, changes, zone_before, zone_after),
         "created": created,
-        "zone_before": zone_data(zone_before),
+        "zone_before": json_data(zone_before),
         "published_before": published_before,
     }
 
@@ -490,26 +480,29 @@ def transition(
         write(params["zone_file"], zone_after)
 
 
-def sender_of(params: dict[str, Any]) -> dict[str, str]:
+def sender_of(params: dict[str, Any]) -> dict[str, Any]:
     """Where the control plane is that has to be told; empty where there is none."""
     sender = params["control_plane"] or {}
     return dict(sender) if sender and (sender["wanted"] or Path(sender["published"]).exists()) else {}
 
 
-def tell(params: dict[str, Any], proxies: dict[str, Any], *, forget: bool = False) -> bool:
-    """Has the control plane know these proxies, and ``forget`` those that are none of the mesh any more; whether that
-    is news to it."""
-    sender = sender_of(params)
+def announced(sender: dict[str, Any]) -> dict[str, Any]:
+    """What the control plane has been told, by proxy."""
+    return dict(json_data(read(sender["published"])).get("proxies", {})) if sender else {}
+
+
+def tell(sender: dict[str, Any], proxies: dict[str, Any], kept: set[str] | None = None) -> bool:
+    """Has the control plane, if there is one, know these proxies, and of the others all or those that are ``kept``;
+    whether that is news to it."""
     if not sender:
         return False
-    path, given = sender["published"], {proxy["name"] for proxy in params["proxies"]}
-    before = announced(path)
-    after = {**{name: item for name, item in before.items() if name in given or not forget}, **proxies}
+    before = announced(sender)
+    after = {**{name: item for name, item in before.items() if kept is None or name in kept}, **proxies}
     if sender["proxies"] is not None:
         after = sender["proxies"]
-    news = before != after or not Path(path).exists()
+    news = before != after or not Path(sender["published"]).exists()
     if news:
-        announce(path, after)
+        write(sender["published"], json.dumps({"proxies": after}, indent=1, sort_keys=True) + "\n")
     return news
 
 
@@ -517,11 +510,12 @@ def settle(module: AnsibleModule, pool: ThreadPoolExecutor, wanted: list[tuple[P
     """Tells the control plane in the end what all proxies that run have; whether that was news to it, as it is after a
     run that was interrupted."""
     params = module.params
-    if not tell(params, {proxy["name"]: entry(proxy, files) for proxy, files in wanted}, forget=True):
+    sender, given = sender_of(params), {proxy["name"] for proxy in params["proxies"]}
+    if not tell(sender, {proxy["name"]: control_plane.published(proxy, files) for proxy, files in wanted}, given):
         return False
-    sent = list(pool.map(lambda item: is_sent(item[0]), wanted))
-    moves = [(proxy, files, files) for (proxy, files), is_one in zip(wanted, sent, strict=True) if is_one]
-    late = await_sent(moves, params["control_plane"]["status"], params["timeout"]) if moves else []
+    sent = sent_by(pool, sender, [proxy for proxy, _files in wanted])
+    moves = [(proxy, files, files) for proxy, files in wanted if proxy["name"] in sent]
+    late = await_sent(moves, sender["status"], params["timeout"]) if moves else []
     if late:
         module.fail_json(msg="\n".join(late))
     return True

@@ -179,6 +179,13 @@ class Mesh:
         assert play.code == 0, play.failure or play.output
         return play
 
+    def status(self) -> list[str]:
+        """What the playbook tells of the mesh, which it leaves as it is."""
+        play = self.must_run("status")
+        assert play.changed == []
+        (lines,) = (result["msg"] for name, result in play.tasks if name == "Show how the mesh is")
+        return list(lines)
+
     def predict(self) -> Play:
         """What the next run would do. Fails when that changed anything."""
         before = self.files(), self.pids()

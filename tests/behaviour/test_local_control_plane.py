@@ -77,11 +77,6 @@ def envoys(mesh: Mesh) -> set[str]:
     return {name.rpartition(".")[0] for name in mesh.envoys()}
 
 
-def status(mesh: Mesh) -> str:
-    (lines,) = (result["msg"] for name, result in mesh.must_run("status").tasks if name == "Show how the mesh is")
-    return "\n".join(lines)
-
-
 @pytest.mark.thorough
 def test_from_it_to_files_and_back_no_request_fails_that_reaches_the_mesh(mesh: Mesh) -> None:
     with Load(port(mesh)) as load:
@@ -154,7 +149,7 @@ def test_two_minutes_without_it_while_a_replica_starts(mesh: Mesh) -> None:
         lost = len(load.report.failures)
         wait_until(lambda: ready(mesh, "b-1"), "b-1 is ready without it", START_SECONDS)
         assert "fallback" in json.loads(mesh.admin("b-1", "/server_info"))["command_line_options"]["config_path"]
-        told = status(mesh)
+        told = "\n".join(mesh.status())
         assert "b-1: is not connected to the control plane, and follows its folder" in told
         load.wait_until(lambda _report: load.now > gone + AWAY_SECONDS or None, "two minutes", AWAY_SECONDS * 2)
         assert len(load.report.failures) == lost

@@ -64,6 +64,23 @@ def _spent() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
+def share(ordered: list[float], part: float) -> float:
+    """The value of sorted ones that so many of them stay below."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
+
+
+def memory(*pids: int) -> float:
+    """What processes hold (RSS), in megabytes."""
+    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def processor_of(*pids: int) -> float:
+    """Seconds of the processor that processes have taken so far."""
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
+
+
 def run(command: list[object], cwd: Path = ROOT, environment: dict[str, str] | None = None) -> str:
     """Output of a command that has to succeed."""
     done = subprocess.run(

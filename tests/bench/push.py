@@ -20,14 +20,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash, load
+from ansible_collections.sidecar.mesh.plugins.module_utils.control_plane import published
+from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import load
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.local_plan import local_plan, zone
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 from behaviour.envoys import Mesh, free_port, write
+from behaviour.machine import wait_until
 
 from bench import inventories
-from bench.measuring import ROOT, Row, run
+from bench.measuring import ROOT, Row, memory, processor_of, run, share
 from bench.traffic import ask, connect
 
 APPLICATION = ROOT / "roles" / "images" / "files" / "control-plane"
@@ -35,9 +37,12 @@ COLLECTIONS = ROOT / ".collections"
 LEAN = Path(__file__).with_name("go-control-plane")
 SUFFIX = "default.svc.cluster.local"
 TOOLS = ROOT / ".cache" / "bench-control-plane"
+# The programs beside this one need both.
+MODULES = {"PYTHONPATH": f"{COLLECTIONS}:{APPLICATION}"}
 TOKEN = "bench"
 CHANGES, CHANGES_OF_DNS = 300, 12
 SIZE, SMALL, CHANGED = 1000, 100, 20
+START_SECONDS = 60
 LIMIT_MS, LIMIT_MB, LIMIT_SECONDS = 10, 150, 10
 
 Item = dict[str, Any]
@@ -66,14 +71,10 @@ def _endpoint_rows() -> list[Row]:
     asked = sorted(_times("dns", CHANGES_OF_DNS))
     what = "A replica's change to the first request on it, by the control plane"
     return [
-        Row(f"{what}, p50", _at(sent, 0.5), "endpoints in a file that Envoy watches", _at(files, 0.5), unit="ms"),
-        Row(f"the same, p99 of {CHANGES}", _at(sent, 0.99), "the limit", LIMIT_MS, 1, "ms"),
-        Row("the same, p50", _at(sent, 0.5), "DNS, asked every second", _at(asked, 0.5), unit="ms"),
+        Row(f"{what}, p50", share(sent, 0.5), "endpoints in a file that Envoy watches", share(files, 0.5), unit="ms"),
+        Row(f"the same, p99 of {CHANGES}", share(sent, 0.99), "the limit", LIMIT_MS, 1, "ms"),
+        Row("the same, p50", share(sent, 0.5), "DNS, asked every second", share(asked, 0.5), unit="ms"),
     ]
-
-
-def _at(ordered: list[float], part: float) -> float:
-    return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
 
 
 def _times(way: str, count: int) -> list[float]:
@@ -146,15 +147,16 @@ class ControlPlane:
         }
         plan = local_plan(model, paths)
         program = next(program for program in plan["programs"] if program["name"] == "control-plane")
-        self.status = plan["control_plane"]
+        self.status = plan["control_plane"]["status"]
         self.target = program["command"][program["command"].index("--listen") + 1]
         self._log = (folder / "control-plane.log").open("wb")
         begin = time.perf_counter()
         self._process = subprocess.Popen(
             program["command"], env={**os.environ, **program["environment"]}, stdout=self._log, stderr=self._log
         )
-        self._await_ready()
+        wait_until(self._is_ready, "the control plane is ready", START_SECONDS)
         self.seconds = time.perf_counter() - begin
+        self.pid = self._process.pid
 
     def _publish(self, model: Item) -> None:
         write(self.folder / "zone.json", json.dumps(zone(model)))
@@ -162,39 +164,18 @@ class ControlPlane:
         for proxy in mesh_files(model):
             for name, text in proxy["files"].items():
                 write(Path(proxy["folder"], name), text)
-            content = content_hash(proxy["files"])
-            entries[proxy["name"]] = {"workload": proxy["workload"], "folder": proxy["folder"], "content": content}
+            entries[proxy["name"]] = published(proxy, proxy["files"])
         write(self.folder / "control-plane" / "published.json", json.dumps({"proxies": entries}))
 
-    def _await_ready(self) -> None:
-        for _attempt in range(1200):
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{self.status}/ready", timeout=60):
-                return
-            time.sleep(0.05)
-        raise SystemExit(f"the control plane is not ready; see {self._log.name}")
-
-    def memory(self) -> float:
-        return _memory(self._process.pid)
-
-    def processor(self) -> float:
-        return _processor(self._process.pid)
+    def _is_ready(self) -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{self.status}/ready", timeout=60):
+            return True
+        return False
 
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait()
         self._log.close()
-
-
-def _memory(pid: int) -> float:
-    """Megabytes."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def _processor(pid: int) -> float:
-    """Seconds so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # A thousand proxies
@@ -232,11 +213,11 @@ class _Size:
             sender = ControlPlane(Path(folder), model)
             stack.callback(sender.stop)
             self.start = sender.seconds
-            before = sender.processor()
+            before = processor_of(sender.pid)
             clients = stack.enter_context(_connected(sender.target, model))
             first = json.loads(_line(clients))
-            self.seconds, self.memory = first["seconds"], sender.memory()
-            self.processor = sender.processor() - before
+            self.seconds, self.memory = first["seconds"], memory(sender.pid)
+            self.processor = processor_of(sender.pid) - before
             self._change(sender, model, clients)
             self.lean = _Lean(Path(folder), model) if size == SIZE else None
 
@@ -245,13 +226,13 @@ class _Size:
         records = zone(model)
         names = sorted(records["records"])[:CHANGED]
         _next(clients)
-        before = sender.processor()
+        before = processor_of(sender.pid)
         for name in names:
             records["records"][name] = ["127.0.0.1"]
             write(sender.folder / "zone.json", json.dumps(records))
             time.sleep(0.1)
         found = _next(clients)
-        self.change = (sender.processor() - before) / CHANGED
+        self.change = (processor_of(sender.pid) - before) / CHANGED
         self.bytes, self.proxies = found["bytes"] / CHANGED, found["proxies"] / CHANGED
 
 
@@ -263,34 +244,29 @@ class _Lean:
         run(["go", "build", "-o", program, "."], cwd=LEAN)
         made = run(
             [TOOLS / "bin" / "python", Path(__file__).with_name("snapshots.py"), SUFFIX],
-            environment={
-                "PYTHONPATH": f"{COLLECTIONS}:{APPLICATION}",
-                "FOLDER": str(folder),
-            },
+            environment={**MODULES, "FOLDER": str(folder)},
         )
         snapshots.write_text(made)
         target = f"127.0.0.1:{free_port()}"
         with (folder / "go-control-plane.log").open("wb") as log:
             process = subprocess.Popen([program, target, snapshots], stdout=log, stderr=log)
         try:
-            _await_port(target)
-            before = _processor(process.pid)
+            wait_until(lambda: _listens(target), "go-control-plane listens", START_SECONDS)
+            before = processor_of(process.pid)
             with _connected(target, model) as clients:
                 self.seconds = json.loads(_line(clients))["seconds"]
-                self.processor = _processor(process.pid) - before
-                self.memory = _memory(process.pid)
+                self.processor = processor_of(process.pid) - before
+                self.memory = memory(process.pid)
         finally:
             process.kill()
             process.wait()
 
 
-def _await_port(target: str) -> None:
+def _listens(target: str) -> bool:
     host, port = target.split(":")
-    for _attempt in range(600):
-        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
-            return
-        time.sleep(0.1)
-    raise SystemExit(f"nobody listens at {target}")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -299,7 +275,9 @@ def _connected(target: str, model: Item) -> Iterator[Any]:
     command = [TOOLS / "bin" / "python", Path(__file__).with_name("streams.py"), target, TOKEN]
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-    process = subprocess.Popen([*map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*map(str, command)], env={**os.environ, **MODULES}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     wanted = {proxy["name"]: _names(proxy["files"]) for proxy in mesh_files(model)}
     process.stdin.write(json.dumps(wanted) + "\n")
     process.stdin.flush()

@@ -16,17 +16,12 @@ import time
 from typing import Any
 
 import grpc
+from ansible_collections.sidecar.mesh.plugins.module_utils.names import TOKEN_HEADER
+from control_plane.encode import TYPE_URLS
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
-TYPES = {
-    "clusters": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
-    "endpoints": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-    "listeners": "type.googleapis.com/envoy.config.listener.v3.Listener",
-    "routes": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-}
 QUIET_SECONDS = 0.5
-TOKEN_HEADER = "x-mesh-token"
 
 
 class Traffic:
@@ -59,12 +54,12 @@ async def follow(
     async with grpc.aio.insecure_channel(target, options) as channel:
         stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel)
         call = stub.DeltaAggregatedResources(metadata=((TOKEN_HEADER, token),))
-        for kind in ("clusters", "endpoints", "listeners", "routes"):
+        for kind in TYPE_URLS:
             request = discovery_pb2.DeltaDiscoveryRequest(
-                node=base_pb2.Node(id=proxy), type_url=TYPES[kind], resource_names_subscribe=names.get(kind, [])
+                node=base_pb2.Node(id=proxy), type_url=TYPE_URLS[kind], resource_names_subscribe=names.get(kind, [])
             )
             await call.write(request)
-        missing = {TYPES[kind] for kind in TYPES if names.get(kind, True)}
+        missing = {TYPE_URLS[kind] for kind in TYPE_URLS if names.get(kind, True)}
         while (response := await call.read()) is not grpc.aio.EOF:
             traffic.add(proxy, response.ByteSize())
             answer = discovery_pb2.DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)

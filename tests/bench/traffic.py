@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import subprocess
 import time
@@ -22,7 +21,7 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_fil
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 from behaviour.envoys import free_port, write
 
-from bench.measuring import BIN, Row
+from bench.measuring import BIN, Row, memory, processor_of, share
 
 ROUNDS, REQUESTS, WARM_UP = 40, 500, 2000
 CHANGES = 60
@@ -58,7 +57,12 @@ def change_rows() -> list[Row]:
         times = sorted(_changes(Path(folder) / "ours", port))
         return [
             Row(
-                "A changed route to the first request on it, p50", _at(times, 0.5) * 1e3, "the limit", LIMIT_MS, 1, "ms"
+                "A changed route to the first request on it, p50",
+                share(times, 0.5) * 1e3,
+                "the limit",
+                LIMIT_MS,
+                1,
+                "ms",
             ),
             Row("the same, slowest of 60", times[-1] * 1e3, "the limit", LIMIT_MS, 1, "ms"),
         ]
@@ -84,7 +88,7 @@ class Way:
         self._pids = pids
         self._times: list[float] = []
         self._connection = connect(port)
-        self._start = self._ticks()
+        self._start = processor_of(*pids)
 
     def send(self, count: int) -> None:
         for _request in range(count):
@@ -94,23 +98,17 @@ class Way:
 
     def forget(self) -> None:
         self._times.clear()
-        self._start = self._ticks()
+        self._start = processor_of(*self._pids)
 
     def share(self, part: float) -> float:
-        return _at(sorted(self._times), part) * 1e6
+        return share(sorted(self._times), part) * 1e6
 
     def processor(self) -> float:
         """Microseconds a request."""
-        return (self._ticks() - self._start) / os.sysconf("SC_CLK_TCK") / len(self._times) * 1e6
+        return (processor_of(*self._pids) - self._start) / len(self._times) * 1e6
 
     def memory(self) -> float:
-        """Megabytes."""
-        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._pids)
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-    def _ticks(self) -> int:
-        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self._pids]
-        return sum(int(field[11]) + int(field[12]) for field in fields)
+        return memory(*self._pids)
 
 
 def connect(port: int) -> socket.socket:
@@ -143,10 +141,6 @@ def _received(connection: socket.socket) -> bytes:
     if not data:
         raise OSError("closed")
     return data
-
-
-def _at(ordered: list[float], part: float) -> float:
-    return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
 
 
 # The mesh as the collection makes it

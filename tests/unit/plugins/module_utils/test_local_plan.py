@@ -310,7 +310,11 @@ def test_a_control_plane_is_one_more_program_and_two_more_ports() -> None:
     ]
     assert found["environment"]["PYTHONPATH"] == "/cp:/cp/app"
     assert found["ready"] == {"http": f"http://{address}:18001/ready"}
-    assert plan["control_plane"] == f"{address}:18001"
+    assert plan["control_plane"] == {
+        "wanted": True,
+        "published": "/state/control-plane/published.json",
+        "status": f"{address}:18001",
+    }
     ports = [(item["port"], item["variable"]) for item in plan["listeners"] if item["address"] == address]
     assert ports == [(8443, "mesh_control_plane: port"), (18001, "mesh_control_plane: status_port")]
 
@@ -324,5 +328,6 @@ def test_an_envoy_with_a_control_plane_starts_by_a_shell_that_asks_for_it() -> N
 
 def test_without_it_nothing_of_it_runs() -> None:
     plan = local_plan(built(), PATHS)
+    assert not plan["control_plane"]["wanted"]
     assert "control-plane" not in {program["name"] for program in plan["programs"]}
     assert not [item for item in plan["listeners"] if item["address"].endswith(".253")]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import content_hash
+from ansible_collections.sidecar.mesh.plugins.module_utils.control_plane import published
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 from control_plane import cluster, sources
@@ -178,8 +178,7 @@ class Machine:
             place.mkdir(exist_ok=True)
             for file, text in content.items():
                 (place / file).write_text(text)
-            entry = {"workload": name[0], "folder": str(place), "content": content_hash(content)}
-            self.proxies[name] = entry
+            self.proxies[name] = published({"workload": name[0], "folder": str(place)}, content)
         self.replace("control-plane/published.json", {"proxies": self.proxies})
 
     def zone(self, *addresses: str) -> None:
