@@ -36,27 +36,20 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.local_plan import zon
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
 from ansible_collections.sidecar.mesh.plugins.module_utils.validate import Envoy
 from behaviour.certificates import Authority
-from behaviour.machine import BIN, ROOT, wait_until
+from behaviour.machine import BIN, ROOT, free_port, is_free, wait_until
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import grpc
 
 DNS_SERVER = ROOT / "roles" / "local" / "files" / "dns_server.py"
 START_SECONDS = 20
+NAMES = 5
 ECHO = "/api.Echo/Echo"
 FAIL = "/api.Echo/Fail"
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 """grpc.health.v1.HealthCheckResponse on the wire."""
 
 Item = dict[str, Any]
-
-
-def free_port() -> int:
-    """A port of localhost that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # Clients
@@ -376,7 +369,10 @@ def serve(protocol: str, address: str, port: int, name: str) -> Application:
     """An application that answers now, and until it is stopped."""
     application = Application(name)
     server = {"http": _serve_http, "grpc": _serve_grpc, "tcp": _serve_tcp, "tls": _serve_tls}[protocol]
-    application.stop = server(address, port, application)
+    try:
+        application.stop = server(address, port, application)
+    except OSError as error:
+        raise OSError(f"{name} cannot listen on {address}:{port}: {error.strerror}") from error
     return application
 
 
@@ -394,11 +390,15 @@ class Mesh:
     def __init__(self, folder: Path, inventory: str) -> None:
         """``inventory``: YAML, or JSON, with services, front_proxies and settings; FRONT, FRONT2 … are free ports."""
         self.folder = folder
-        self.name = f"edges-{secrets.token_hex(4)}"
         self.ports = {f"FRONT{number}": free_port() for number in ("", 2, 3, 4, 5, 6)}
         self.applications: dict[str, Application] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.model = self.built(inventory)
+        # Of the many meshes of a run, two whose names give them the same addresses may live at the same time.
+        for _try in range(NAMES):
+            self.name = f"edges-{secrets.token_hex(4)}"
+            self.model = self.built(inventory)
+            if all(is_free(replica["address"], port) for _protocol, replica, port in self._served()):
+                break
 
     def start(self) -> None:
         self._serve()
@@ -474,12 +474,17 @@ class Mesh:
         return build_model(services, data.get("front_proxies"), settings)
 
     def _serve(self) -> None:
+        for protocol, replica, port in self._served():
+            if replica["name"] not in self.applications:
+                application = serve(protocol, replica["address"], port, replica["name"])
+                self.applications[replica["name"]] = application
+
+    def _served(self) -> Iterator[tuple[str, Item, int]]:
+        """Protocol, replica and port of every application."""
         services = {service["name"]: service for service in self.model["services"]}
         for replica in self.model["replicas"]:
-            service = services.get(replica["workload"])
-            if service and replica["name"] not in self.applications:
-                name, address = replica["name"], replica["address"]
-                self.applications[name] = serve(service["protocol"], address, service["port"], name)
+            if service := services.get(replica["workload"]):
+                yield service["protocol"], replica, service["port"]
 
     def _write(self) -> None:
         write(self.folder / "zone.json", json.dumps(zone(self.model)))

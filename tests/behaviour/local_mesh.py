@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import urllib.error
@@ -26,8 +25,6 @@ TOOLS = ROOT / ".cache" / "local-mesh"
 """Stands for the user's data folder. The first run of all installs the tools there, for every mesh of every test."""
 PLAY_SECONDS = 600
 """The longest a playbook may take; the first run of all installs the tools."""
-PORTS = range(21000, 28000)
-"""Below those that clients are given, and none of molecule's, which may run at the same time."""
 
 Item = dict[str, Any]
 
@@ -58,16 +55,6 @@ def call(caller: Item, **upstream: Any) -> None:
 
 def greeting(name: str) -> str:
     return f"Hello I am a simple express api {name}"
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    while True:
-        port = secrets.choice(PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("0.0.0.0", port))
-            return port
 
 
 # What a run tells

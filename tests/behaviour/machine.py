@@ -24,6 +24,8 @@ from supervisor.xmlrpc import SupervisorTransport
 ROOT = Path(__file__).resolve().parent.parent.parent
 COLLECTIONS = ROOT / ".collections"
 BIN = Path(sys.executable).parent
+PORTS = range(21000, 28000)
+"""Below those that clients are given, and none of molecule's, which may run at the same time."""
 MODULES = "ansible_collections.sidecar.mesh.plugins.modules"
 
 Result = dict[str, Any]
@@ -32,6 +34,21 @@ Result = dict[str, Any]
 def loopback() -> str:
     """A loopback address that, in all likelihood, nobody else uses."""
     return ".".join(["127", *(str(random.randint(2, 250)) for _round in range(3))])
+
+
+def free_port(address: str = "0.0.0.0", kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """A port that nobody uses, and that Linux gives to no client."""
+    while not is_free(address, port := random.choice(PORTS), kind):
+        pass
+    return port
+
+
+def is_free(address: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> bool:
+    with socket.socket(type=kind) as probe, contextlib.suppress(OSError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind == socket.SOCK_STREAM))
+        probe.bind((address, port))
+        return True
+    return False
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 10) -> Any:

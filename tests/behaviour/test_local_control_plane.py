@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 from behaviour.load import Load
-from behaviour.local_mesh import TOOLS, Mesh, express, free_port, get, greeting, new_home
-from behaviour.machine import started_with, wait_until
+from behaviour.local_mesh import TOOLS, Mesh, express, get, greeting, new_home
+from behaviour.machine import free_port, started_with, wait_until
 
 PROGRAM = "control-plane"
 AWAY_SECONDS = 120

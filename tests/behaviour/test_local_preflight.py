@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.sidecar.mesh.plugins.modules import local_preflight
-from behaviour.machine import loopback, play, run_module
+from behaviour.machine import free_port, loopback, play, run_module
 
 STATE = "/home/ada/.local/state/sidecar-mesh/demo"
 FINE = {"changed": False, "problems": []}
@@ -71,19 +71,13 @@ SHARING = (
 UDP = "s = socket.socket(type=socket.SOCK_DGRAM); s.bind((sys.argv[1], 0))"
 
 
-def free_port(address: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
-
-
 def test_nothing_wrong(tmp_path: Path) -> None:
     address = loopback()
     result = preflight(
         listener(address, free_port(address)),
-        listener("0.0.0.0", free_port("0.0.0.0")),
-        listener("::", free_port("0.0.0.0")),
-        listener(address, free_port(address), "udp"),
+        listener("0.0.0.0", free_port()),
+        listener("::", free_port()),
+        listener(address, free_port(address, socket.SOCK_DGRAM), "udp"),
         folders=[{"path": str(tmp_path / "new"), "variable": "state_path"}],
         unix_sockets=[{"path": "/short.sock", "variable": "state_path"}],
         binaries=[{"path": "setpriv", "variable": "PATH"}, {"path": sys.executable, "variable": "python"}],

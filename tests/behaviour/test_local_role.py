@@ -30,13 +30,12 @@ from behaviour.local_mesh import (
     Play,
     call,
     express,
-    free_port,
     get,
     greeting,
     new_home,
     processes_of,
 )
-from behaviour.machine import started_with, wait_until
+from behaviour.machine import free_port, started_with, wait_until
 
 REFRESH_SECONDS = 1.1
 """How often Envoys ask for addresses, in the inventory of these tests."""
@@ -61,7 +60,7 @@ def home() -> Iterator[Home]:
         yield home
 
 
-@pytest.fixture(scope="module", params=["files", "ads"])
+@pytest.fixture(scope="module", params=["files", pytest.param("ads", marks=pytest.mark.thorough)])
 def first(home: Home, request: pytest.FixtureRequest) -> Iterator[First]:
     mesh, port = home.mesh(), free_port()
     mesh.settings["mesh_config_delivery"] = request.param
@@ -72,10 +71,11 @@ def first(home: Home, request: pytest.FixtureRequest) -> Iterator[First]:
     mesh.fronts = [
         {"name": "front", "listeners": [{"port": port}], "routes": [{"prefix": "/", "service": "a"}]},
     ]
-    if not (TOOLS / "sidecar-mesh" / "control-plane" / "installed.json").exists():
+    tools_of = {"files": "sidecar-mesh", "ads": "sidecar-mesh/control-plane"}
+    if not (TOOLS / tools_of[request.param] / "installed.json").exists():
         # Before there is an Envoy, check mode cannot say all.
         tools = home.mesh()
-        tools.settings["mesh_config_delivery"] = "ads"
+        tools.settings["mesh_config_delivery"] = request.param
         tools.must_run()
         tools.must_run("reset")
     predicted = mesh.must_run("site", "--check", "--diff")

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from behaviour.load import GrpcLoad
-from behaviour.local_mesh import TOOLS, Mesh, free_port, new_home
+from behaviour.local_mesh import TOOLS, Mesh, new_home
+from behaviour.machine import free_port
 
 PYTHON = TOOLS / "sidecar-mesh" / "tools" / "bin" / "python"
 

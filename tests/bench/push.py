@@ -25,8 +25,8 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.envoy_yaml import loa
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.local_plan import local_plan, zone
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
-from behaviour.envoys import Mesh, free_port, write
-from behaviour.machine import wait_until
+from behaviour.envoys import Mesh, write
+from behaviour.machine import free_port, wait_until
 
 from bench import inventories
 from bench.measuring import ROOT, Row, memory, processor_of, run, share

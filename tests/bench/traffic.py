@@ -19,7 +19,8 @@ from typing import Any
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.model import build_model
-from behaviour.envoys import free_port, write
+from behaviour.envoys import write
+from behaviour.machine import free_port
 
 from bench.measuring import BIN, Row, memory, processor_of, share
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from behaviour.local_mesh import free_port, get, new_home
-from behaviour.machine import wait_until
+from behaviour.local_mesh import get, new_home
+from behaviour.machine import free_port, wait_until
 
 from cluster import images
 from cluster.handle import Cluster

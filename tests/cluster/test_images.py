@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from behaviour.local_mesh import free_port
-from behaviour.machine import wait_until
+from behaviour.machine import free_port, wait_until
 from kubernetes import client
 
 from cluster.commands import install_packages, run, tried

@@ -69,6 +69,13 @@ def test_configurations_are_told_from_other_config_maps() -> None:
     assert kept[0].files == {"cds.yaml": "x"}
 
 
+async def rest(*others: asyncio.Task[Any]) -> None:
+    """Until all that has begun is done, but for these."""
+    await asyncio.sleep(0.02)
+    while begun := asyncio.all_tasks() - {asyncio.current_task(), *others}:
+        await asyncio.wait(begun)
+
+
 def follow(*said: Callable[[MeshSource], None]) -> tuple[Store, MeshSource, list[list[str]]]:
     """A source that is told these, with time to act after each; which proxies changed each time."""
     changes: list[list[str]] = []
@@ -79,7 +86,7 @@ def follow(*said: Callable[[MeshSource], None]) -> tuple[Store, MeshSource, list
         before: dict[str, str] = {}
         for say in said:
             say(source)
-            await asyncio.sleep(0.02)
+            await rest()
             after = {name: proxy.version for name, proxy in store.proxies.items()}
             changes.append(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
             before = after
@@ -149,7 +156,7 @@ def test_others_have_their_turn_while_many_are_read(monkeypatch: pytest.MonkeyPa
                 # What comes meanwhile is not lost.
                 source.replicas({f"b.{SUFFIX}": [{"address": "10.0.0.9"}]})
             await asyncio.sleep(0)
-        await asyncio.sleep(0.1)
+        await rest()
         return store
 
     store = asyncio.run(load())
@@ -202,7 +209,7 @@ def on_machine(machine: Machine, *acts: Callable[[], Any]) -> tuple[Store, MeshS
         before: dict[str, str] = {}
         for act in (lambda: None, *acts):
             act()
-            await asyncio.sleep(0.05)
+            await rest(following)
             after = {name: proxy.version for name, proxy in store.proxies.items()}
             changes.append(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
             before = after
