@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from bench import apply, generator, k3s, page, push, render, rollout, traffic, unchanged
+from bench import apply, endpoints, generator, k3s, page, push, render, rollout, traffic, unchanged
 from bench.measuring import Row
 
 SUBJECTS: dict[str, Callable[[], list[Row]]] = {
@@ -18,6 +18,7 @@ SUBJECTS: dict[str, Callable[[], list[Row]]] = {
     "push": push.rows,
     "apply": apply.rows,
     "rollout": rollout.rows,
+    "endpoints": endpoints.rows,
     "k3s": k3s.rows,
 }
 

@@ -9,19 +9,17 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from behaviour.machine import ROOT, wait_until
+from behaviour.machine import wait_until
 from kubernetes import client
 
-from cluster import images
-from cluster.commands import install_packages, run
+from cluster import control_plane, images
+from cluster.commands import run
 from cluster.handle import Cluster
 from cluster.lifecycle import given
 from cluster.mesh import Mesh, Watch, answers, ask, processes
-from cluster.plays import must_run
 from cluster.relay import front, service
 
 Item = dict[str, Any]
@@ -37,29 +35,7 @@ SHORT_DNS = {"refresh_rate": "1s", "jitter": "0.1s", "ttl": "5s"}
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The control plane's image, built by the collection's own role and imported into every node."""
-    folder = tmp_path_factory.mktemp("images")
-    install_packages({"/usr/bin/podman": "podman"})
-    images.base_images()
-    build = {
-        "name": "control-plane",
-        "repository": "control-plane",
-        "context": str(ROOT),
-        "dockerfile": "roles/images/files/control-plane/Dockerfile",
-        "args": {"BASE_IMAGE": f"docker-archive:{images.FOLDER}/python-1.tar"},
-    }
-    # As molecule's scenarios build the applications.
-    seen = [f"--volume={path}:{path}:ro" for path in ("/etc/ssl/certs", "/etc/pip.conf") if Path(path).exists()]
-    settings = {
-        "images_builds": [build],
-        "images_archives": str(folder),
-        "images_builder": "podman",
-        "images_build_extra_args": ["--isolation=chroot", *seen],
-    }
-    play = must_run(folder, "images", settings)
-    images.import_archive(next(folder.glob("control-plane-*.tar")))
-    facts = (result.get("ansible_facts", {}) for _name, result in play.tasks)
-    return str(next(each["images_references"]["control-plane"] for each in facts if "images_references" in each))
+    return control_plane.image(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
