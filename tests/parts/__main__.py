@@ -81,7 +81,7 @@ PARTS = [
     Part("unit", "unit and golden tests", pytests.unit, "short"),
     Part("mypy", "mypy --strict on the model and the builders", static.mypy, "short"),
     Part("lint", "ruff, and ansible-lint with profile production", static.lint, "short"),
-    Part("applications", "the example applications' own tests", applications.run, "short"),
+    Part("applications", "the example applications' own tests", applications.run, "short", nice=0),
     Part("importer", "galaxy-importer on the built artifact", importer.run, "short"),
     Part("sanity", "ansible-test sanity on the oldest and the newest supported ansible-core", sanity.run, "sanity"),
     Part("changelog", "changelog fragments", static.changelog, "shortest"),
