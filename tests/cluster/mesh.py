@@ -16,6 +16,7 @@ from behaviour.load import Load
 from behaviour.local_mesh import Play, environment, play_of
 from behaviour.machine import BIN, wait_until
 from kubernetes import client, watch
+from urllib3.exceptions import HTTPError
 
 from cluster.handle import Cluster
 
@@ -179,23 +180,32 @@ class Mesh:
     def config_writes(self) -> Iterator[list[float]]:
         """The times at which a ConfigMap of the mesh changed."""
         writes: list[float] = []
-        stream = watch.Watch()
-        version = self.core.list_namespaced_config_map(self.namespace).metadata.resource_version
 
-        def read() -> None:
+        def note(event: Item) -> None:
+            if event["type"] in ("ADDED", "MODIFIED") and "-envoy-" in event["object"].metadata.name:
+                writes.append(time.time())
+
+        with watched(note, self.core.list_namespaced_config_map, self.namespace):
+            yield writes
+
+
+@contextlib.contextmanager
+def watched(tell: Callable[[Item], None], listed: Callable[..., Any], namespace: str, **options: Any) -> Iterator[None]:
+    """Has a function called with each event of listed objects, as it comes, within the block."""
+    stream = watch.Watch()
+    version = listed(namespace, **options).metadata.resource_version
+
+    def read() -> None:
+        # So ends a stream that is stopped.
+        with contextlib.suppress(HTTPError):
             for event in stream.stream(
-                self.core.list_namespaced_config_map,
-                self.namespace,
-                resource_version=version,
-                timeout_seconds=PLAY_SECONDS,
+                listed, namespace, resource_version=version, timeout_seconds=PLAY_SECONDS, **options
             ):
-                if event["type"] in ("ADDED", "MODIFIED") and "-envoy-" in event["object"].metadata.name:
-                    writes.append(time.time())
+                tell(event)
 
-        thread = threading.Thread(target=read, daemon=True)
-        thread.start()
-        yield writes
-        stream.stop()
+    threading.Thread(target=read, daemon=True).start()
+    yield
+    stream.stop()
 
 
 def ask(pod: Pod, path: str = "/", port: int = 8080) -> str:

@@ -51,9 +51,8 @@ def load(log: Log) -> list[Check]:
     """Each file by itself: together they take longer than a command may."""
     files = [ROOT / "tests" / "cluster" / name for name in WITH_LOAD]
     with _cluster(log) as kubeconfig:
-        environment = {"KUBECONFIG": kubeconfig}
-        ended = [pytest(log, file.stem, [file], python=BIN / "python", env=environment) for file in files]
-    return [check for checks in ended for check in checks]
+        options = {"python": BIN / "python", "env": {"KUBECONFIG": kubeconfig}}
+        return [check for file in files for check in pytest(log, file.stem, [file], **options)]
 
 
 @contextmanager
