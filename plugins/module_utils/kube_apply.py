@@ -17,6 +17,8 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.kube_objects import (
     essence,
     group_kind,
     phase,
+    role_of,
+    roles,
     title,
 )
 from ansible_collections.sidecar.mesh.plugins.module_utils.kube_plan import (
@@ -50,8 +52,9 @@ def apply(cluster: Cluster, manner: Manner, plan: Plan) -> None:
     rest = [item for item in plan.items if phase(item.wanted) > _DEFINITIONS]
     _apply_phases(cluster, manner, first, done, _changes(plan.items))
     _await_kinds(cluster, [item for item in first if group_kind(item.wanted) == DEFINITION], done)
+    new_roles = roles(item.wanted for item in rest if item.outcome == CREATED)
     untried = [item for item in [*rest, *([plan.parent] if plan.parent else [])] if not item.tried]
-    problems = _attempt_untried(cluster, manner, untried)
+    problems = _attempt_untried(cluster, manner, [item for item in untried if role_of(item.wanted) not in new_roles])
     if problems:
         raise ApplyError(_told(problems, done, _changes(rest)), done)
     if plan.parent and plan.parent_meanwhile and _lacks(plan.parent, plan.parent_meanwhile):
@@ -70,6 +73,10 @@ def _changes(items: Sequence[Item]) -> list[Item]:
 def _apply_phases(cluster: Cluster, manner: Manner, items: list[Item], done: list[Item], planned: list[Item]) -> None:
     for number in range(LAST_PHASE + 1):
         now = _changes([item for item in items if phase(item.wanted) == number])
+        # Bindings, whose roles were made a phase ago.
+        problems = _attempt_untried(cluster, manner, [item for item in now if not item.tried])
+        if problems:
+            raise ApplyError(_told(problems, done, planned), done)
         answers = each(manner.workers, now, lambda item: send(cluster, manner, item.wanted))
         pairs = list(zip(now, answers, strict=True))
         done += [item for item, answer in pairs if isinstance(answer, dict)]

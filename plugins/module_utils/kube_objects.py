@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from collections.abc import Iterable
 from typing import Any
 
 from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml
@@ -63,6 +64,30 @@ _OF_THE_SERVER = {"managedFields", "resourceVersion", "generation", "uid", "crea
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _SALT = secrets.token_bytes(16)
 _HASH = 4
+
+
+_RBAC = "rbac.authorization.k8s.io"
+Role = tuple[str, str, str]
+"""Kind, namespace and name."""
+
+
+def roles(objects: Iterable[Object]) -> set[Role]:
+    """The Roles and ClusterRoles among objects."""
+    found = (obj for obj in objects if group_kind(obj) in ((_RBAC, "Role"), (_RBAC, "ClusterRole")))
+    return {(obj["kind"], obj["metadata"].get("namespace", ""), obj["metadata"]["name"]) for obj in found}
+
+
+def role_of(obj: Object) -> Role | None:
+    """What a binding binds. To whom has not all its rights, the API server refuses a binding whose role is not there.
+
+    Source: Kubernetes docs, "Using RBAC Authorization", restrictions on role binding creation or update.
+    """
+    if group_kind(obj) not in ((_RBAC, "RoleBinding"), (_RBAC, "ClusterRoleBinding")):
+        return None
+    reference = obj.get("roleRef") or {}
+    kind = reference.get("kind", "")
+    namespace = obj["metadata"].get("namespace", "") if kind == "Role" else ""
+    return kind, namespace, reference.get("name", "")
 
 
 def group_kind(obj: Object) -> tuple[str, str]:

@@ -18,6 +18,8 @@ from ansible_collections.sidecar.mesh.plugins.module_utils.kube_objects import (
     essence,
     group_kind,
     key,
+    role_of,
+    roles,
     settled,
     title,
 )
@@ -60,7 +62,7 @@ class Membership:
 
 @dataclass
 class Item:
-    """An object, and what applying it does. ``tried`` is not set while its namespace or kind is yet to be made."""
+    """An object, and what applying it does. ``tried`` is not set while its namespace, kind or role is not there yet."""
 
     wanted: Object
     live: Object | None
@@ -113,7 +115,17 @@ def make(
     problems += list(dict.fromkeys(kube.why(error) for error in errors))
     brought_namespaces = definitions.brought_namespaces(objects)
     new_namespaces = {name for name in brought_namespaces if (*NAMESPACE, "", name) not in live}
-    items = [Item(obj, live.get(key(obj)), obj, CREATED, _triable(cluster, obj, new_namespaces)) for obj in objects]
+    new_roles = roles(obj for obj in objects if key(obj) not in live)
+    items = [
+        Item(
+            obj,
+            live.get(key(obj)),
+            obj,
+            CREATED,
+            _triable(cluster, obj, new_namespaces) and role_of(obj) not in new_roles,
+        )
+        for obj in objects
+    ]
     plan = Plan(items)
     if membership:
         problems += _join(cluster, manner, plan, membership, new_namespaces)

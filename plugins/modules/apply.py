@@ -26,7 +26,8 @@ attributes:
   check_mode:
     description:
       - The API server tries everything, as always, and keeps nothing. Objects whose namespace or kind the list itself
-        brings can only be tried when that exists, and are shown as they are in the list.
+        brings, and bindings to roles that it brings, can only be tried when these exist, and are shown as they are in
+        the list.
     support: full
   diff_mode:
     description:

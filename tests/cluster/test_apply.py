@@ -222,6 +222,34 @@ def test_the_right_that_is_missing_is_named(cluster: kube.Cluster, namespace: st
         assert "may not list configmaps" in apply(namespace, apply_set="maps", prune=True, **options)["msg"]
 
 
+def test_a_role_and_its_binding_by_who_may_not_bind_other_roles(cluster: kube.Cluster, namespace: str) -> None:
+    """The API server tries no binding for them whose role is not there."""
+    group = "rbac.authorization.k8s.io"
+    maps = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "patch"]}
+    verbs = ["get", "create", "patch"]
+    rules = [maps, {"apiGroups": [group], "resources": ["roles", "rolebindings"], "verbs": verbs}]
+    metadata = {"name": "reader", "namespace": namespace}
+    role = {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": [{**maps, "verbs": ["get"]}]}
+    binding = {
+        "apiVersion": f"{group}/v1",
+        "kind": "RoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": "reader"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": namespace}],
+    }
+    with restricted(cluster, namespace, rules) as options:
+        assert outcomes(apply(namespace, role, binding, **options)) == {
+            "Role reader": "created",
+            "RoleBinding reader": "created",
+        }
+        assert not apply(namespace, role, binding, **options)["changed"]
+        more = {**role, "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]}
+        assert (
+            "attempting to grant RBAC permissions not currently held"
+            in apply(namespace, more, binding, **options)["msg"]
+        )
+
+
 def test_quota_is_hit_halfway_and_a_second_run_completes(cluster: kube.Cluster, namespace: str) -> None:
     quota = {
         "apiVersion": "v1",
