@@ -233,21 +233,24 @@ class Lifecycle:
 
     def _launch(self, names: list[str]) -> None:
         """Start programs and wait for them, and for those on the way by themselves. Raises LifecycleError."""
-        replaced = [name for name in self.plan.idle if self._differs(name)]
-
-        def launch() -> None:
-            self._retire(replaced)
-            self._stopped([name for name in self.plan.idle if name not in replaced])
-            self._add([*self.plan.new, *replaced])
-            for name in self.plan.idle:
-                if name not in replaced:
-                    self._supervisor.start(name)
-
-        failures = self._failures([*names, *self.plan.starting, *self._young()], launch)
+        first = [name for name in names if self.programs[name].first]
+        rest = [name for name in names if name not in first]
+        failures = self._failures(first, lambda: self._begin(first)) if first else {}
+        if not failures:
+            failures = self._failures([*rest, *self.plan.starting, *self._young()], lambda: self._begin(rest))
         if failures:
             raise LifecycleError(
                 f"{_count(failures)} did not start; nothing was changed:\n" + "\n".join(failures.values())
             )
+
+    def _begin(self, names: list[str]) -> None:
+        replaced = [name for name in names if name in self.plan.idle and self._differs(name)]
+        same = [name for name in names if name in self.plan.idle and name not in replaced]
+        self._retire(replaced)
+        self._stopped(same)
+        self._add([name for name in names if name not in same])
+        for name in same:
+            self._supervisor.start(name)
 
     def _differs(self, name: str) -> bool:
         return programs.definition(self._sections[name]) != programs.definition(self._running[name])

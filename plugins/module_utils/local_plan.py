@@ -154,6 +154,8 @@ def _control_plane(mesh: Item, paths: Item) -> Item:
     return {
         **_program(names.CONTROL_PLANE, command, paths["versions"]["control_plane"], variables, paths),
         "priority": PRIORITIES["control-plane"],
+        # An Envoy that does not find it within its patience starts from its files.
+        "first": True,
         "ready": {"http": f"http://{status}/ready"},
         "stop_seconds": 5,
     }

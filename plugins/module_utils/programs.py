@@ -54,6 +54,7 @@ class Program:
     ready: dict[str, str] | None = None
     drain: dict[str, Any] | None = None
     priority: int = 999
+    first: bool = False
 
 
 @dataclass(frozen=True)

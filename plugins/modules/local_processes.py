@@ -117,11 +117,15 @@ options:
             together.
         type: int
         default: 999
+      first:
+        description: With O(state=started), whether it is to be ready before those are started that are not first.
+        type: bool
+        default: false
   state:
     description:
-      - V(started) writes O(programs_file) and starts the programs that are new or do not run, all at once. The others
-        go on as they are. If one of them does not become ready, those this call added are removed and the file is as
-        before.
+      - V(started) writes O(programs_file) and starts the programs that are new or do not run, all at once, but for
+        those that are first. The others go on as they are. If one of them does not become ready, those this call added
+        are removed and the file is as before.
       - V(restarted) drains and stops the programs whose definition is not the one they run with, and starts them anew,
         all those of O(only) at once. If a new definition does not start, the old one is put back and started.
       - V(pruned) drains, stops and forgets the programs that are not in O(programs).
@@ -251,6 +255,7 @@ PROGRAM = {
     },
     "drain": {"type": "dict", "options": DRAIN},
     "priority": {"type": "int", "default": 999},
+    "first": {"type": "bool", "default": False},
 }
 ARGUMENTS = {
     "socket": {"type": "path", "required": True},

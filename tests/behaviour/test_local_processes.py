@@ -113,6 +113,25 @@ def test_many_programs_start_together_and_no_change_is_quick(mesh: Supervisord) 
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1, "most of it is Python's own start"
 
 
+def test_others_start_once_what_is_first_is_ready(mesh: Supervisord) -> None:
+    address, port = loopback(), 8081
+    starts = mesh.folder / "starts"
+    asks = (
+        f"import socket, time; open({str(starts)!r}, 'a').write('one '); "
+        f"socket.create_connection(({address!r}, {port})); time.sleep(3600)"
+    )
+    programs = [
+        mesh.program("asks", sys.executable, "-c", asks),
+        mesh.program("asked", *listening(address, port, 2), ready={"tcp": f"{address}:{port}"}, first=True),
+    ]
+    assert mesh.run(programs)["started"] == ["asks", "asked"]
+    assert starts.read_text() == "one "
+    failed = mesh.program("never", *listening(address, 8082, 3600), ready={"tcp": f"{address}:8082"}, first=True)
+    result = mesh.run([*programs, failed, mesh.program("later")], timeout=2)
+    assert "1 program did not start; nothing was changed" in result["msg"]
+    assert set(mesh.pids()) == {"asks", "asked"}
+
+
 def test_started_leaves_changed_and_unwanted_programs_alone(mesh: Supervisord) -> None:
     mesh.run([mesh.program("same"), mesh.program("changed"), mesh.program("gone")])
     pids = mesh.pids()

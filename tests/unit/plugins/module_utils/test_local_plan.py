@@ -310,6 +310,7 @@ def test_a_control_plane_is_one_more_program_and_two_more_ports() -> None:
     ]
     assert found["environment"]["PYTHONPATH"] == "/cp:/cp/app"
     assert found["ready"] == {"http": f"http://{address}:18001/ready"}
+    assert found["first"]
     assert plan["control_plane"] == {
         "wanted": True,
         "published": "/state/control-plane/published.json",
