@@ -54,12 +54,13 @@ def control_plane_manifests(model: Item, authority: str) -> list[Item]:
         return {"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}, "subjects": [account]}
 
     rbac, settings, selector = "rbac.authorization.k8s.io/v1", mesh["control_plane"], names.selector(name)
+    reviewer = made(rbac, "ClusterRoleBinding", bound("ClusterRole", _REVIEWER), f"{namespace}-{name}")
     ports = [_service_port("grpc-xds", settings["port"]), _service_port(STATUS_PORT, settings["status_port"])]
     return [
         made("v1", "ServiceAccount", {"automountServiceAccountToken": False}),
         made(rbac, "Role", {"rules": _RIGHTS}),
         made(rbac, "RoleBinding", bound("Role", name)),
-        made(rbac, "ClusterRoleBinding", bound("ClusterRole", _REVIEWER), f"{namespace}-{name}"),
+        *([reviewer] if settings["cluster_role_binding"] else []),
         made("v1", "ConfigMap", {"data": {"ca.crt": authority}}, names.control_plane_authority(mesh["name"])),
         made("v1", "Service", {"spec": {"selector": selector, "clusterIP": "None", "ports": ports}}),
         *_budget(made, settings["replicas"], selector),

@@ -553,6 +553,14 @@ CONTROL_PLANE: Field = {
             "default": "",
             "description": "Its image on engine V(kubernetes); by default one that role C(images) builds.",
         },
+        "cluster_role_binding": {
+            "type": "bool",
+            "default": True,
+            "description": (
+                "Bind its service account to ClusterRole C(system:auth-delegator), by which it asks the API server "
+                "whose a token is. Without, somebody with more rights has done it."
+            ),
+        },
         "patience": {
             "type": "duration",
             "default": "10s",

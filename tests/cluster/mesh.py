@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from behaviour.load import Load
 from behaviour.local_mesh import Play, environment, play_of
 from behaviour.machine import BIN, wait_until
@@ -151,6 +152,23 @@ class Mesh:
     def node_port(self, port: int, front: str = "") -> int:
         service = self.core.read_namespaced_service(front or self.front()["name"], self.namespace)
         return next(each.node_port for each in service.spec.ports if each.port == port)
+
+    def kubeconfig_of(self, account: str, kind: str, role: str) -> Path:
+        """For somebody who has the rights of a Role or ClusterRole in the namespace, and no others."""
+        metadata = {"name": account}
+        self.core.create_namespaced_service_account(self.namespace, {"metadata": metadata})
+        subjects = [{"kind": "ServiceAccount", "name": account, "namespace": self.namespace}]
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}
+        client.RbacAuthorizationV1Api(self.cluster.api).create_namespaced_role_binding(
+            self.namespace, {"metadata": metadata, "subjects": subjects, "roleRef": reference}
+        )
+        token = self.core.create_namespaced_service_account_token(account, self.namespace, {"spec": {}}).status.token
+        kubeconfig = yaml.safe_load(self.cluster.kubeconfig.read_text())
+        for user in kubeconfig["users"]:
+            user["user"] = {"token": token}
+        path = self.folder / f"{account}.json"
+        path.write_text(json.dumps(kubeconfig))
+        return path
 
     # Load
 

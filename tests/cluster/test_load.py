@@ -6,7 +6,6 @@ One mesh, front proxy → service-a → service-b, two pods each, goes through i
 from __future__ import annotations
 
 import copy
-import json
 import os
 import signal
 import ssl
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from behaviour.machine import wait_until
 from kubernetes import client
 
@@ -186,6 +184,16 @@ def test_changes_that_fail(mesh: Mesh) -> None:
     (before,) = answers(mesh, "/")
     with mesh.load("changes that fail"):
         with mesh.unmoved():
+            objects, routes = mesh.objects(), mesh.front()["routes"]
+            mesh.front()["routes"] = [
+                *({"prefix": f"/{'far' * 30}/{n}", "service": "service-b"} for n in range(9000)),
+                *routes,
+            ]
+            failure = mesh.run().failure
+            assert "front: its configuration has " in failure
+            assert "and a ConfigMap takes 1,048,576" in failure
+            assert mesh.objects() == objects
+            mesh.front()["routes"] = routes
             mesh.service("service-b")["envoy_patch"] = {"cluster": {"connect_timeout": "-1s"}}
             assert "Invalid duration" in mesh.run().failure
             mesh.services = copy.deepcopy(good)
@@ -213,21 +221,10 @@ def test_changes_that_fail(mesh: Mesh) -> None:
 
 def guest(mesh: Mesh) -> Path:
     """The kubeconfig of somebody who may look at all that is in the namespace."""
-    rbac = client.RbacAuthorizationV1Api(mesh.cluster.api)
-    metadata = {"name": "guest"}
-    mesh.core.create_namespaced_service_account(mesh.namespace, {"metadata": metadata})
     rules = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]
-    rbac.create_namespaced_role(mesh.namespace, {"metadata": metadata, "rules": rules})
-    subjects = [{"kind": "ServiceAccount", "name": "guest", "namespace": mesh.namespace}]
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "guest"}
-    rbac.create_namespaced_role_binding(mesh.namespace, {"metadata": metadata, "subjects": subjects, "roleRef": role})
-    token = mesh.core.create_namespaced_service_account_token("guest", mesh.namespace, {"spec": {}}).status.token
-    kubeconfig = yaml.safe_load(mesh.cluster.kubeconfig.read_text())
-    for user in kubeconfig["users"]:
-        user["user"] = {"token": token}
-    path = mesh.folder / "guest.json"
-    path.write_text(json.dumps(kubeconfig))
-    return path
+    role = {"metadata": {"name": "guest"}, "rules": rules}
+    client.RbacAuthorizationV1Api(mesh.cluster.api).create_namespaced_role(mesh.namespace, role)
+    return mesh.kubeconfig_of("guest", "Role", "guest")
 
 
 @pytest.mark.thorough

@@ -55,6 +55,10 @@ def test_its_objects_have_one_name_and_the_labels_of_the_mesh() -> None:
     assert made["ConfigMap"]["data"] == {"ca.crt": "PEM"}
 
 
+def test_who_may_bind_it_may_be_somebody_else() -> None:
+    assert objects().keys() - objects(cluster_role_binding=False).keys() == {"ClusterRoleBinding"}
+
+
 def test_it_may_read_and_not_write() -> None:
     rules = objects()["Role"]["rules"]
     assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "list", "watch"}

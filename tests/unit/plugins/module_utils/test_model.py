@@ -68,7 +68,14 @@ def test_name_and_port_are_a_complete_service() -> None:
         "namespace": "default",
         "domain": "cluster.local",
         "config_delivery": "files",
-        "control_plane": {"replicas": 2, "port": 18000, "status_port": 18001, "image": "", "patience": "10s"},
+        "control_plane": {
+            "replicas": 2,
+            "port": 18000,
+            "status_port": 18001,
+            "image": "",
+            "cluster_role_binding": True,
+            "patience": "10s",
+        },
         "dns": {
             "refresh_rate": "5s",
             "jitter": "1s",

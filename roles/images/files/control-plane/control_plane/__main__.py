@@ -24,6 +24,10 @@ from control_plane.server import DiscoveryService, Identify, make_server
 from control_plane.store import Store
 
 STOP_SECONDS = 1.0
+_NO_RIGHT = (
+    "may not ask the API server whose a token is (create tokenreviews.authentication.k8s.io): bind ClusterRole "
+    "system:auth-delegator to the service account of this pod"
+)
 
 
 class StartError(Exception):
@@ -76,9 +80,14 @@ async def run(options: argparse.Namespace) -> None:
 
 def _connect() -> kube.Cluster:
     try:
-        return kube.connect_from_pod()
+        cluster = kube.connect_from_pod()
     except kube.ConnectError as exc:
         raise StartError(str(exc)) from exc
+    # While the API server is away, it cannot be told.
+    with contextlib.suppress(kube.ApiError):
+        if not identity.may_ask(cluster):
+            raise StartError(_NO_RIGHT)
+    return cluster
 
 
 def _identify(options: argparse.Namespace, cluster: kube.Cluster | None) -> Identify:

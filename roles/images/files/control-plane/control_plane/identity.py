@@ -23,6 +23,7 @@ from control_plane.server import Identify, Identity, UnknownPeerError
 Object = dict[str, Any]
 
 REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
+ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 REMEMBERED_SECONDS = 600.0
 """How long a token is believed that was asked about, so that proxies come back while the API server is away."""
 _POD = "authentication.kubernetes.io/pod-name"
@@ -82,6 +83,19 @@ def by_token(cluster: kube.Cluster, namespace: str, audience: str) -> Identify:
         return identity
 
     return identify
+
+
+def may_ask(cluster: kube.Cluster) -> bool:
+    """Whether the API server would tell this process whose a token is. Raises ApiError.
+
+    Source: Kubernetes docs, "Authorization", checking API access.
+    """
+    attributes = {"group": "authentication.k8s.io", "resource": "tokenreviews", "verb": "create"}
+    body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
+    answer = kube.call(
+        cluster, "POST", ACCESS_REVIEWS, body={**body, "spec": {"resourceAttributes": attributes}}, retries=0
+    )
+    return bool(answer["status"]["allowed"])
 
 
 def _asked(cluster: kube.Cluster, namespace: str, audience: str, token: str) -> Identity:
