@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml
+from ansible_collections.sidecar.mesh.plugins.module_utils import envoy_yaml, names
 from ansible_collections.sidecar.mesh.plugins.module_utils.bootstrap import arguments
 from ansible_collections.sidecar.mesh.plugins.module_utils.files import mesh_files, proxy_files
 from ansible_collections.sidecar.mesh.plugins.module_utils.manifests import mesh_manifests
@@ -129,7 +129,9 @@ def unsound(model: dict[str, Any]) -> list[str]:
     whole = mesh_manifests(model)
     policies = [mesh_policies(model, kind) for kind in ("cilium", "kubernetes")]
     there = [item["workload"] for item in whole]
-    assert all(set(found) == (set(there) if model["mesh"]["network_policy"] else set()) for found in policies)
+    sender = {names.control_plane(model["mesh"]["name"])} if model["mesh"]["config_delivery"] == "ads" else set()
+    wanted = {*there, *sender} if model["mesh"]["network_policy"] else set()
+    assert all(set(found) == wanted for found in policies)
     objects = {
         item["workload"]: [*item["objects"], *(found.get(item["workload"]) for found in policies)] for item in whole
     }
