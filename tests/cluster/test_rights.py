@@ -53,6 +53,7 @@ def test_a_namespace_admin_runs_changes_and_removes_a_mesh(mesh: Mesh) -> None:
     wait_until(lambda: set(mesh.objects()) == ELSEWISE, "nothing is left", 90)
 
 
+@pytest.mark.thorough
 def test_a_control_plane_takes_one_right_more(mesh: Mesh, tmp_path: Path) -> None:
     """Without it nothing runs; an error has the command that gives it, after which the namespace's admin is enough."""
     mesh.settings |= {
