@@ -186,7 +186,7 @@ def test_changes_that_fail(mesh: Mesh) -> None:
         with mesh.unmoved():
             objects, routes = mesh.objects(), mesh.front()["routes"]
             mesh.front()["routes"] = [
-                *({"prefix": f"/{'far' * 30}/{n}", "service": "service-b"} for n in range(9000)),
+                *({"prefix": f"/{'far' * 30}/{n:04}", "service": "service-b"} for n in range(9000)),
                 *routes,
             ]
             failure = mesh.run().failure
